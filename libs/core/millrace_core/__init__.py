@@ -1,0 +1,1 @@
+"""Pure rules of Millrace: ids, envelopes, matching, plans, the decider, signing, limits."""

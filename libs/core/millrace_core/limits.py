@@ -1,0 +1,94 @@
+"""Every bound of Millrace in one place, and the relations between them, checked when this is imported.
+
+Queues, batches, retries, time-outs and bodies are bounded here and nowhere else. Units stand last in the name.
+"""
+
+# ── what a producer may post ────────────────────────────────────────────────────────────────────────────────────────
+BODY_BYTES_MAX = 1_048_576
+BATCH_BODY_BYTES_MAX = 5 * 1_048_576
+BATCH_ITEMS_MAX = 1_000
+JSON_DEPTH_MAX = 128
+UNIQUE_KEY_CHARS_MAX = 256
+ORDERING_KEY_CHARS_MAX = 256
+TIMESTAMP_AHEAD_MS_MAX = 24 * 3_600_000
+HOPS_MAX = 32
+
+# ── what crosses the log ────────────────────────────────────────────────────────────────────────────────────────────
+RECORD_BYTES_MAX = 2 * 1_048_576
+# The client counts key, headers and framing too; what may be asked of it leaves room for them.
+RECORD_VALUE_BYTES_MAX = RECORD_BYTES_MAX - 16_384
+# A dead letter is the refused record as it was, and headers that tell why.
+DEAD_LETTER_BYTES_MAX = RECORD_BYTES_MAX + 65_536
+DEAD_LETTER_REASON_CHARS_MAX = 1_000
+
+# ── the gateway ─────────────────────────────────────────────────────────────────────────────────────────────────────
+GATEWAY_IN_FLIGHT_MAX = 4_096
+GATEWAY_IN_FLIGHT_BYTES_MAX = 64 * 1_048_576
+GATEWAY_RETRY_AFTER_S = 1
+PRODUCE_TIMEOUT_S = 10.0
+CONTROL_LAG_S_MAX = 1.0
+
+# ── processors ──────────────────────────────────────────────────────────────────────────────────────────────────────
+SESSION_TIMEOUT_S = 6.0
+HEARTBEAT_S = 2.0
+TRANSACTION_TIMEOUT_S = 10.0
+BATCH_RECORDS_MAX = 1_000
+BATCH_HELD_S_MAX = SESSION_TIMEOUT_S
+# Between a commit and the next begin: the broker still completes the previous transaction before that.
+TRANSACTION_GATHER_S = 0.003
+TRANSACTION_RETRY_BACKOFF_S = 0.002
+FACTS_GATHER_S = 0.1
+SOURCE_WINDOW_OFFSETS = 10_000
+READ_BACK_RECORDS_MAX = 100_000
+COMMAND_ID_MEMORY_MS = 24 * 3_600_000
+UNIQUE_KEY_WINDOW_MS = 24 * 3_600_000
+CONTROL_WAIT_S_MAX = 15.0
+SUBSCRIPTION_REACH_BACK_MS = 60_000
+RESTART_BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0)
+
+# ── lanes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+LANES_IN_FLIGHT_MAX = 256
+LANES_BUFFERED_MAX = 2_000
+COMMIT_METADATA_BYTES_MAX = 4_096
+UNCLEAN_DEATHS_MAX = 3
+
+# ── runs ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+PLAN_NODES_MAX = 100
+STEP_ATTEMPTS_MAX = 20
+STEP_TIMEOUT_S_MAX = 300.0
+STEP_OUTPUT_BYTES_MAX = 262_144
+STEP_CONTEXT_BYTES_MAX = 1_572_864
+EXPRESSION_CHARS_MAX = 4_096
+RUN_TIMEOUT_S_MAX = 30 * 86_400.0
+
+# ── webhooks ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# Attempt n+1 waits this long after attempt n, jittered: ~33 h in all.
+WEBHOOK_RETRY_SCHEDULE_S = (5.0, 30.0, 120.0, 600.0, 1_800.0, 7_200.0, 21_600.0, 86_400.0)
+WEBHOOK_RETRY_JITTER = 0.1
+WEBHOOK_TIMEOUT_S = 20.0
+WEBHOOK_RETRY_AFTER_S_MAX = 86_400.0
+RESPONSE_KEPT_BYTES_MAX = 16_384
+RESPONSE_READ_BYTES_MAX = 1_048_576
+URL_CHARS_MAX = 2_048
+ENDPOINT_CONCURRENCY_MAX = 128
+
+# ── matching ────────────────────────────────────────────────────────────────────────────────────────────────────────
+FILTER_BYTES_MAX = 16_384
+FILTER_DEPTH_MAX = 16
+
+# ── the API ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+PAGE_LIMIT_DEFAULT = 20
+PAGE_LIMIT_MAX = 100
+READ_YOUR_WRITES_S_MAX = 2.0
+POSITION_READ_EVERY_S = 0.01
+IN_FORCE_WAIT_S_MAX = 15.0
+RELAY_POLL_S = 0.25
+RELAY_BATCH_ENTRIES_MAX = 500
+POOL_CONNECTIONS_MAX = 10
+SHUTDOWN_S_MAX = 20.0
+
+assert RECORD_VALUE_BYTES_MAX > BODY_BYTES_MAX + 65_536, "a body of the greatest size must fit its record"
+assert STEP_CONTEXT_BYTES_MAX + 65_536 < RECORD_VALUE_BYTES_MAX, "a step with the greatest context must fit its record"
+assert BODY_BYTES_MAX < STEP_CONTEXT_BYTES_MAX, "every event can be a step's input"
+assert BATCH_HELD_S_MAX <= SESSION_TIMEOUT_S, "a batch is thrown away before its partition can have another owner"
+assert HEARTBEAT_S * 3 <= SESSION_TIMEOUT_S, "three heartbeats may be lost"

@@ -1,0 +1,373 @@
+"""Every message on the log, by topic: field for field, in the order it is written.
+
+These structs are the one description of what crosses the log. A `Raw` member comes last and keeps its bytes (`encode`
+gives its start for header `p`). Unknown members are ignored, so that a newer writer does not stop an older reader;
+missing or mistyped ones raise Reject in `decode`. Times are milliseconds since 1970.
+"""
+
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from millrace_core.errors import Reject
+
+Raw = msgspec.Raw
+
+
+def null() -> Raw:
+    """The payload `null`. A factory, so that a payload is always written (defaults are left out)."""
+    return Raw(b"null")
+
+
+def payload() -> Any:
+    """A member that is written last and keeps its bytes."""
+    return msgspec.field(default_factory=null)
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A value on the log."""
+
+
+# ── events ────────────────────────────────────────────────────────────────────────────────────────────────────────
+class Event(Message):
+    """`events`: what a producer posted. `properties` are its bytes as received."""
+
+    id: str
+    account: str
+    identifier: str
+    received_at: int
+    timestamp: str | None = None
+    unique_key: str | None = None
+    ordering_key: str | None = None
+    replay: str | None = None
+    hops: int = 0
+    extensions: dict[str, str] | None = None  # CloudEvents context attributes that have no place of their own
+    properties: Raw = payload()
+
+
+# ── event-facts ───────────────────────────────────────────────────────────────────────────────────────────────────
+class RunChild(Message, gc=False):
+    id: str
+    subscription: str
+
+
+class DeliveryChild(Message, gc=False):
+    id: str
+    subscription: str
+    endpoint: str
+
+
+EventOutcome = Literal["matched", "unmatched", "duplicate", "refused", "dead_lettered", "stale"]
+
+
+class EventFact(Message, tag_field="fact", tag="event.decided"):
+    """`event-facts`: the one outcome of one record on `events`, naming its children."""
+
+    event: str
+    account: str
+    outcome: EventOutcome
+    at: int
+    runs: tuple[RunChild, ...] = ()
+    deliveries: tuple[DeliveryChild, ...] = ()
+    duplicate_of: str | None = None
+    reason: str | None = None
+
+
+# ── run-commands, run-commands-tx ─────────────────────────────────────────────────────────────────────────────────
+class EventRef(Message, gc=False):
+    """The event a run or delivery came from, as steps and bodies see it."""
+
+    id: str
+    identifier: str
+    received_at: int
+    timestamp: str | None = None
+
+
+class StartRun(Message, tag_field="command", tag="start"):
+    """Begin a run of `plan` (pinned here: a run never looks its plan up again). `input` is its data."""
+
+    run: str
+    account: str
+    plan: Raw
+    subscription: str | None = None
+    event: EventRef | None = None
+    requested_by: str | None = None
+    input: Raw = payload()
+
+
+class CancelRun(Message, tag_field="command", tag="cancel"):
+    run: str
+    account: str
+    reason: str = "cancelled"
+    requested_by: str | None = None
+
+
+class TimerFired(Message, tag_field="command", tag="timer"):
+    """A timer of the run came due. `purpose` is `retry` or `timeout`; `n` is the attempt it belongs to."""
+
+    run: str
+    account: str
+    purpose: Literal["retry", "timeout"]
+    node: str | None = None
+    n: int = 0
+
+
+RunCommand = StartRun | CancelRun | TimerFired
+
+
+# ── steps, step-results ───────────────────────────────────────────────────────────────────────────────────────────
+class Step(Message):
+    """`steps`: one attempt of one node, with everything its executor needs. `key` is the same on every repeat."""
+
+    run: str
+    account: str
+    node: str
+    attempt: int
+    type: str
+    key: str
+    timeout_s: float
+    config: Raw
+    context: Raw = payload()  # {"input": …, "event": {…}, "steps": {node: output}, "previous": output}
+
+
+class ErrorInfo(Message, gc=False):
+    code: str
+    message: str
+    retryable: bool = True
+
+
+class StepResult(Message):
+    """`step-results`: what came of one attempt. Exactly one of `error` and `output` speaks."""
+
+    run: str
+    account: str
+    node: str
+    attempt: int
+    started_at: int
+    duration_ms: float
+    error: ErrorInfo | None = None
+    output: Raw = payload()
+
+
+# ── run-facts ─────────────────────────────────────────────────────────────────────────────────────────────────────
+class RunStarted(Message, tag_field="fact", tag="run.started"):
+    run: str
+    account: str
+    at: int
+    plan_id: str
+    plan_kind: str
+    plan_version: int
+    subscription: str | None = None
+    event: str | None = None
+    nodes: tuple[str, ...] = ()
+
+
+class StepStarted(Message, tag_field="fact", tag="step.started"):
+    run: str
+    account: str
+    at: int
+    node: str
+    type: str
+    attempt: int
+
+
+class StepCompleted(Message, tag_field="fact", tag="step.completed"):
+    run: str
+    account: str
+    at: int
+    node: str
+    attempt: int
+    duration_ms: float
+    output: Raw = payload()
+
+
+class StepFailed(Message, tag_field="fact", tag="step.failed"):
+    """One attempt failed. `retry_at` says when the next begins; None = the step is over."""
+
+    run: str
+    account: str
+    at: int
+    node: str
+    attempt: int
+    duration_ms: float
+    error: ErrorInfo
+    retry_at: int | None = None
+
+
+RunOutcome = Literal["completed", "failed", "cancelled", "timed_out", "stale", "dead_lettered"]
+
+
+class RunEnded(Message, tag_field="fact", tag="run.ended"):
+    """The one terminal fact of a run. `output` is its last step's."""
+
+    run: str
+    account: str
+    at: int
+    outcome: RunOutcome
+    error: ErrorInfo | None = None
+    output: Raw = payload()
+
+
+RunFact = RunStarted | StepStarted | StepCompleted | StepFailed | RunEnded
+
+
+# ── deliveries, deliveries-tx, deliveries-overflow ────────────────────────────────────────────────────────────────
+class Delivery(Message):
+    """Ask for attempt `attempt` of one message for one endpoint. `body` is what is signed and sent, byte for byte."""
+
+    id: str
+    account: str
+    endpoint: str
+    event: str
+    type: str
+    attempt: int = 1
+    created_at: int = 0
+    subscription: str | None = None
+    body: Raw = payload()
+
+
+# ── delivery-facts ────────────────────────────────────────────────────────────────────────────────────────────────
+class DeliveryAttempted(Message, tag_field="fact", tag="delivery.attempted"):
+    """One attempt is over. `outcome` `retrying` has `retry_at`; the others are the delivery's terminal fact."""
+
+    delivery: str
+    account: str
+    endpoint: str
+    event: str
+    attempt: int
+    at: int
+    outcome: Literal["succeeded", "retrying", "failed"]
+    duration_ms: float
+    url: str
+    status: int | None = None
+    error: ErrorInfo | None = None
+    response: str | None = None  # its first 16 KB
+    retry_at: int | None = None
+
+
+class DeliveryEnded(Message, tag_field="fact", tag="delivery.ended"):
+    """A terminal fact without an attempt. `stale` is the weakest: any other terminal fact stands over it."""
+
+    delivery: str
+    account: str
+    endpoint: str
+    event: str
+    at: int
+    outcome: Literal["stale", "cancelled", "dead_lettered"]
+    reason: str
+
+
+DeliveryFact = DeliveryAttempted | DeliveryEnded
+
+
+# ── timers, timers-tx ─────────────────────────────────────────────────────────────────────────────────────────────
+class SetTimer(Message, tag_field="timer", tag="set"):
+    """When `due` comes the scheduler writes `record` to `topic` under `key` (and header `p` = `payload_at`, if any).
+
+    Setting a timer that is already set changes nothing."""
+
+    id: str
+    owner: str
+    account: str
+    due: int
+    topic: Literal["run-commands-tx", "deliveries-tx"]
+    key: str
+    payload_at: int | None = None
+    record: Raw = payload()
+
+
+class CancelTimer(Message, tag_field="timer", tag="cancel"):
+    id: str
+    owner: str
+    account: str
+
+
+TimerCommand = SetTimer | CancelTimer
+
+
+# ── tallies ───────────────────────────────────────────────────────────────────────────────────────────────────────
+class Tally(Message):
+    """`tallies`: what one batch of the matcher held for one account: (identifier, events, runs, deliveries)."""
+
+    account: str
+    at: int
+    counts: tuple[tuple[str, int, int, int], ...]
+
+
+# ── control ───────────────────────────────────────────────────────────────────────────────────────────────────────
+class KeyControl(Message):
+    """kind `key`, id = the key's id. `digest` is the keyed hash in hex; `expires_at` is checked by every reader."""
+
+    account: str
+    name: str
+    digest: str
+    scopes: tuple[str, ...]
+    plan: str
+    surface: str
+    test: bool = False
+    expires_at: int | None = None
+    secret: str | None = None  # HMAC secret under the key ring, for the surfaces that sign
+
+
+class SubscriptionControl(Message):
+    """kind `subscription`. `filter` is the JSON pattern, `where` a CEL expression; both optional."""
+
+    account: str
+    pattern: str
+    target_kind: Literal["plan", "endpoint"]
+    target_id: str
+    created_at: int
+    priority: int = 100
+    enabled: bool = True
+    where: str | None = None
+    filter: Raw = payload()
+
+
+class PlanControl(Message):
+    """kind `plan`: a job or chain, compiled. `plan` is the JSON that StartRun pins."""
+
+    account: str
+    plan: Raw
+
+
+class EndpointControl(Message):
+    """kind `endpoint`: a webhook endpoint. Secrets are under the key ring, newest first (rotation signs with all)."""
+
+    account: str
+    url: str
+    secrets: tuple[str, ...]
+    enabled: bool = True
+    style: Literal["standard", "ops"] = "standard"
+    retry_schedule_s: tuple[float, ...] | None = None
+    timeout_s: float = 20.0
+    concurrency: int = 32
+    headers: dict[str, str] | None = None
+
+
+T = TypeVar("T")
+_encoder = msgspec.json.Encoder()
+_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+
+
+def encode(message: Message) -> bytes:
+    """The JSON bytes of a message, members in declared order."""
+    return _encoder.encode(message)
+
+
+def encode_with_payload(message: Message, last: Raw) -> tuple[bytes, bytes]:
+    """The JSON bytes, and header `p` for the message's last member, which must be `last`."""
+    value = _encoder.encode(message)
+    return value, b"%d" % (len(value) - 1 - len(bytes(last)))
+
+
+def decode(value: bytes | None, kind: type[T]) -> T:
+    """Parse a value as `kind` (a struct or a union of tagged ones). Raises Reject with what was wrong and where."""
+    if value is None:
+        raise Reject("the record has no value")
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.json.Decoder(kind)
+    try:
+        return decoder.decode(value)  # type: ignore[no-any-return]
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise Reject(f"not a valid {getattr(kind, '__name__', 'message')}: {error}") from None

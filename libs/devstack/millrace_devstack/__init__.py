@@ -1,0 +1,1 @@
+"""Kafka and Postgres as local processes, without containers."""

@@ -1,0 +1,1 @@
+"""The only door to aiokafka: topics, producers, processors, lanes, control view, state store."""

@@ -1,0 +1,1 @@
+"""What every service process shares: supervisor, health, metrics, logging, settings base."""

@@ -1,0 +1,1 @@
+"""The only door to asyncpg: migrations, named SQL, outbox and relay, positions."""

@@ -1,0 +1,1 @@
+"""FastAPI pieces shared by gateway and api."""

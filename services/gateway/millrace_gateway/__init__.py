@@ -1,0 +1,1 @@
+"""HTTP ingest to the events topic."""

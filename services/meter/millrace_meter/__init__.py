@@ -1,0 +1,1 @@
+"""Live rates in windows."""

@@ -1,0 +1,1 @@
+"""Drives runs by the pure decider."""

@@ -1,0 +1,1 @@
+"""Builds the read models in Postgres."""

@@ -1,0 +1,1 @@
+"""Keeps timers on the log."""
