@@ -29,7 +29,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 # ── events ────────────────────────────────────────────────────────────────────────────────────────────────────────
-class Event(Message):
+class Event(Message, frozen=True):
     """`events`: what a producer posted. `properties` are its bytes as received."""
 
     id: str
@@ -46,12 +46,12 @@ class Event(Message):
 
 
 # ── event-facts ───────────────────────────────────────────────────────────────────────────────────────────────────
-class RunChild(Message, gc=False):
+class RunChild(Message, frozen=True, gc=False):
     id: str
     subscription: str
 
 
-class DeliveryChild(Message, gc=False):
+class DeliveryChild(Message, frozen=True, gc=False):
     id: str
     subscription: str
     endpoint: str
@@ -60,7 +60,7 @@ class DeliveryChild(Message, gc=False):
 EventOutcome = Literal["matched", "unmatched", "duplicate", "refused", "dead_lettered", "stale"]
 
 
-class EventFact(Message, tag_field="fact", tag="event.decided"):
+class EventFact(Message, frozen=True, tag_field="fact", tag="event.decided"):
     """`event-facts`: the one outcome of one record on `events`, naming its children."""
 
     event: str
@@ -74,7 +74,7 @@ class EventFact(Message, tag_field="fact", tag="event.decided"):
 
 
 # ── run-commands, run-commands-tx ─────────────────────────────────────────────────────────────────────────────────
-class EventRef(Message, gc=False):
+class EventRef(Message, frozen=True, gc=False):
     """The event a run or delivery came from, as steps and bodies see it."""
 
     id: str
@@ -83,7 +83,7 @@ class EventRef(Message, gc=False):
     timestamp: str | None = None
 
 
-class StartRun(Message, tag_field="command", tag="start"):
+class StartRun(Message, frozen=True, tag_field="command", tag="start"):
     """Begin a run of `plan` (pinned here: a run never looks its plan up again). `input` is its data."""
 
     run: str
@@ -95,14 +95,14 @@ class StartRun(Message, tag_field="command", tag="start"):
     input: Raw = payload()
 
 
-class CancelRun(Message, tag_field="command", tag="cancel"):
+class CancelRun(Message, frozen=True, tag_field="command", tag="cancel"):
     run: str
     account: str
     reason: str = "cancelled"
     requested_by: str | None = None
 
 
-class TimerFired(Message, tag_field="command", tag="timer"):
+class TimerFired(Message, frozen=True, tag_field="command", tag="timer"):
     """A timer of the run came due. `purpose` is `retry` or `timeout`; `n` is the attempt it belongs to."""
 
     run: str
@@ -116,7 +116,7 @@ RunCommand = StartRun | CancelRun | TimerFired
 
 
 # ── steps, step-results ───────────────────────────────────────────────────────────────────────────────────────────
-class Step(Message):
+class Step(Message, frozen=True):
     """`steps`: one attempt of one node, with everything its executor needs. `key` is the same on every repeat."""
 
     run: str
@@ -130,13 +130,13 @@ class Step(Message):
     context: Raw = payload()  # {"input": …, "event": {…}, "steps": {node: output}, "previous": output}
 
 
-class ErrorInfo(Message, gc=False):
+class ErrorInfo(Message, frozen=True, gc=False):
     code: str
     message: str
     retryable: bool = True
 
 
-class StepResult(Message):
+class StepResult(Message, frozen=True):
     """`step-results`: what came of one attempt. Exactly one of `error` and `output` speaks."""
 
     run: str
@@ -150,7 +150,7 @@ class StepResult(Message):
 
 
 # ── run-facts ─────────────────────────────────────────────────────────────────────────────────────────────────────
-class RunStarted(Message, tag_field="fact", tag="run.started"):
+class RunStarted(Message, frozen=True, tag_field="fact", tag="run.started"):
     run: str
     account: str
     at: int
@@ -162,7 +162,7 @@ class RunStarted(Message, tag_field="fact", tag="run.started"):
     nodes: tuple[str, ...] = ()
 
 
-class StepStarted(Message, tag_field="fact", tag="step.started"):
+class StepStarted(Message, frozen=True, tag_field="fact", tag="step.started"):
     run: str
     account: str
     at: int
@@ -171,7 +171,7 @@ class StepStarted(Message, tag_field="fact", tag="step.started"):
     attempt: int
 
 
-class StepCompleted(Message, tag_field="fact", tag="step.completed"):
+class StepCompleted(Message, frozen=True, tag_field="fact", tag="step.completed"):
     run: str
     account: str
     at: int
@@ -181,7 +181,7 @@ class StepCompleted(Message, tag_field="fact", tag="step.completed"):
     output: Raw = payload()
 
 
-class StepFailed(Message, tag_field="fact", tag="step.failed"):
+class StepFailed(Message, frozen=True, tag_field="fact", tag="step.failed"):
     """One attempt failed. `retry_at` says when the next begins; None = the step is over."""
 
     run: str
@@ -197,7 +197,7 @@ class StepFailed(Message, tag_field="fact", tag="step.failed"):
 RunOutcome = Literal["completed", "failed", "cancelled", "timed_out", "stale", "dead_lettered"]
 
 
-class RunEnded(Message, tag_field="fact", tag="run.ended"):
+class RunEnded(Message, frozen=True, tag_field="fact", tag="run.ended"):
     """The one terminal fact of a run. `output` is its last step's."""
 
     run: str
@@ -212,7 +212,7 @@ RunFact = RunStarted | StepStarted | StepCompleted | StepFailed | RunEnded
 
 
 # ── deliveries, deliveries-tx, deliveries-overflow ────────────────────────────────────────────────────────────────
-class Delivery(Message):
+class Delivery(Message, frozen=True):
     """Ask for attempt `attempt` of one message for one endpoint. `body` is what is signed and sent, byte for byte."""
 
     id: str
@@ -227,7 +227,7 @@ class Delivery(Message):
 
 
 # ── delivery-facts ────────────────────────────────────────────────────────────────────────────────────────────────
-class DeliveryAttempted(Message, tag_field="fact", tag="delivery.attempted"):
+class DeliveryAttempted(Message, frozen=True, tag_field="fact", tag="delivery.attempted"):
     """One attempt is over. `outcome` `retrying` has `retry_at`; the others are the delivery's terminal fact."""
 
     delivery: str
@@ -245,7 +245,7 @@ class DeliveryAttempted(Message, tag_field="fact", tag="delivery.attempted"):
     retry_at: int | None = None
 
 
-class DeliveryEnded(Message, tag_field="fact", tag="delivery.ended"):
+class DeliveryEnded(Message, frozen=True, tag_field="fact", tag="delivery.ended"):
     """A terminal fact without an attempt. `stale` is the weakest: any other terminal fact stands over it."""
 
     delivery: str
@@ -261,7 +261,7 @@ DeliveryFact = DeliveryAttempted | DeliveryEnded
 
 
 # ── timers, timers-tx ─────────────────────────────────────────────────────────────────────────────────────────────
-class SetTimer(Message, tag_field="timer", tag="set"):
+class SetTimer(Message, frozen=True, tag_field="timer", tag="set"):
     """When `due` comes the scheduler writes `record` to `topic` under `key` (and header `p` = `payload_at`, if any).
 
     Setting a timer that is already set changes nothing."""
@@ -276,7 +276,7 @@ class SetTimer(Message, tag_field="timer", tag="set"):
     record: Raw = payload()
 
 
-class CancelTimer(Message, tag_field="timer", tag="cancel"):
+class CancelTimer(Message, frozen=True, tag_field="timer", tag="cancel"):
     id: str
     owner: str
     account: str
@@ -286,7 +286,7 @@ TimerCommand = SetTimer | CancelTimer
 
 
 # ── tallies ───────────────────────────────────────────────────────────────────────────────────────────────────────
-class Tally(Message):
+class Tally(Message, frozen=True):
     """`tallies`: what one batch of the matcher held for one account: (identifier, events, runs, deliveries)."""
 
     account: str
@@ -295,7 +295,7 @@ class Tally(Message):
 
 
 # ── control ───────────────────────────────────────────────────────────────────────────────────────────────────────
-class KeyControl(Message):
+class KeyControl(Message, frozen=True):
     """kind `key`, id = the key's id. `digest` is the keyed hash in hex; `expires_at` is checked by every reader."""
 
     account: str
@@ -309,7 +309,7 @@ class KeyControl(Message):
     secret: str | None = None  # HMAC secret under the key ring, for the surfaces that sign
 
 
-class SubscriptionControl(Message):
+class SubscriptionControl(Message, frozen=True):
     """kind `subscription`. `filter` is the JSON pattern, `where` a CEL expression; both optional."""
 
     account: str
@@ -323,14 +323,14 @@ class SubscriptionControl(Message):
     filter: Raw = payload()
 
 
-class PlanControl(Message):
+class PlanControl(Message, frozen=True):
     """kind `plan`: a job or chain, compiled. `plan` is the JSON that StartRun pins."""
 
     account: str
     plan: Raw
 
 
-class EndpointControl(Message):
+class EndpointControl(Message, frozen=True):
     """kind `endpoint`: a webhook endpoint. Secrets are under the key ring, newest first (rotation signs with all)."""
 
     account: str
