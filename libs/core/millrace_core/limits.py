@@ -54,12 +54,20 @@ UNCLEAN_DEATHS_MAX = 3
 
 # ── runs ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 PLAN_NODES_MAX = 100
+PLAN_EDGES_MAX = 1_000
+PLAN_BYTES_MAX = 262_144
+PLAN_NAME_CHARS_MAX = 256
+NODE_ID_CHARS_MAX = 64
+PLANS_CACHED_MAX = 1_000
 STEP_ATTEMPTS_MAX = 20
 STEP_TIMEOUT_S_MAX = 300.0
 STEP_OUTPUT_BYTES_MAX = 262_144
 STEP_CONTEXT_BYTES_MAX = 1_572_864
 EXPRESSION_CHARS_MAX = 4_096
 RUN_TIMEOUT_S_MAX = 30 * 86_400.0
+RETRY_DELAY_S_MAX = 86_400.0
+RETRY_JITTER = 0.1
+ERROR_MESSAGE_CHARS_MAX = 1_000
 
 # ── webhooks ────────────────────────────────────────────────────────────────────────────────────────────────────────
 # Attempt n+1 waits this long after attempt n, jittered: ~33 h in all.
@@ -71,6 +79,9 @@ RESPONSE_KEPT_BYTES_MAX = 16_384
 RESPONSE_READ_BYTES_MAX = 1_048_576
 URL_CHARS_MAX = 2_048
 ENDPOINT_CONCURRENCY_MAX = 128
+CONNECT_TIMEOUT_S = 10.0
+EGRESS_KEPT_CONNECTIONS_MAX = 512
+EGRESS_KEPT_S = 30.0
 
 # ── matching ────────────────────────────────────────────────────────────────────────────────────────────────────────
 FILTER_BYTES_MAX = 16_384
@@ -84,11 +95,18 @@ POSITION_READ_EVERY_S = 0.01
 IN_FORCE_WAIT_S_MAX = 15.0
 RELAY_POLL_S = 0.25
 RELAY_BATCH_ENTRIES_MAX = 500
+RELAY_LOCK_POLL_S = 0.5
+RELAY_SESSION_S = 10.0
 POOL_CONNECTIONS_MAX = 10
+CONNECT_S_MAX = 5.0
+STATEMENT_S_MAX = 10.0
 SHUTDOWN_S_MAX = 20.0
 
 assert RECORD_VALUE_BYTES_MAX > BODY_BYTES_MAX + 65_536, "a body of the greatest size must fit its record"
 assert STEP_CONTEXT_BYTES_MAX + 65_536 < RECORD_VALUE_BYTES_MAX, "a step with the greatest context must fit its record"
+assert BODY_BYTES_MAX + PLAN_BYTES_MAX + 65_536 < RECORD_VALUE_BYTES_MAX, "a run's start must fit its record"
+assert STEP_CONTEXT_BYTES_MAX + PLAN_BYTES_MAX + 65_536 < RECORD_VALUE_BYTES_MAX, "a live run must fit its record"
 assert BODY_BYTES_MAX < STEP_CONTEXT_BYTES_MAX, "every event can be a step's input"
 assert BATCH_HELD_S_MAX <= SESSION_TIMEOUT_S, "a batch is thrown away before its partition can have another owner"
 assert HEARTBEAT_S * 3 <= SESSION_TIMEOUT_S, "three heartbeats may be lost"
+assert RELAY_POLL_S * 4 < RELAY_SESSION_S, "a relay that lives always speaks before its session is ended"
