@@ -1,0 +1,111 @@
+"""From the API's rows to what `control` says of them: one row, one entry, whoever writes it.
+
+The API does it for each change, the command line for the keys it makes, and `millrace control republish` for all rows
+there are. What is deleted, revoked or switched off for good becomes an entry without a value. Ids get their prefix
+here, since everything behind the log speaks of written ids. Not here: the rows' rules.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from millrace_core import ids
+from millrace_core.messages import EndpointControl, KeyControl, PlanControl, Raw, SubscriptionControl, encode
+from millrace_store import queries
+from millrace_store.outbox import Entry
+from millrace_store.pool import Connection
+
+KEY = "key"
+SUBSCRIPTION = "subscription"
+PLAN = "plan"
+ENDPOINT = "endpoint"
+
+Row = Mapping[str, Any]
+
+PLAN_PREFIX: Mapping[str, str] = {"job": ids.JOB, "chain": ids.CHAIN}
+TARGET_PREFIX: Mapping[str, str] = {**PLAN_PREFIX, "webhook": ids.ENDPOINT}
+
+
+def key_entry(row: Row) -> Entry:
+    """What gateways learn of a key. Expired keys stay: every reader checks `expires_at` itself."""
+    value = None
+    if row["revoked_at"] is None:
+        value = encode(
+            KeyControl(
+                account=row["account"],
+                name=row["name"],
+                digest=row["digest"],
+                scopes=tuple(row["scopes"]),
+                plan=row["plan"],
+                surface=row["surface"],
+                test=row["test"],
+                expires_at=None if row["expires_at"] is None else ms(row["expires_at"]),
+                secret=row["sealed_secret"],
+            )
+        )
+    return Entry(KEY, row["account"], ids.prefixed(ids.KEY, row["id"]), row["version"], value)
+
+
+def plan_entry(row: Row) -> Entry:
+    """A job's or chain's newest version."""
+    value = None
+    if row["deleted_at"] is None:
+        value = encode(PlanControl(account=row["account"], plan=Raw(row["compiled"])))
+    return Entry(PLAN, row["account"], ids.prefixed(PLAN_PREFIX[row["kind"]], row["id"]), row["version"], value)
+
+
+def endpoint_entry(row: Row) -> Entry:
+    """A webhook endpoint, its secrets still sealed, newest first."""
+    value = None
+    if row["deleted_at"] is None:
+        schedule = row["retry_schedule_s"]
+        value = encode(
+            EndpointControl(
+                account=row["account"],
+                url=row["url"],
+                secrets=tuple(secret for secret in (row["sealed_secret"], row["old_sealed_secret"]) if secret),
+                enabled=row["enabled"],
+                retry_schedule_s=None if schedule is None else tuple(schedule),
+                timeout_s=row["timeout_s"],
+                concurrency=row["concurrency"],
+            )
+        )
+    return Entry(ENDPOINT, row["account"], ids.prefixed(ids.ENDPOINT, row["id"]), row["version"], value)
+
+
+def subscription_entry(row: Row) -> Entry:
+    """A subscription; the matcher tells plans from endpoints."""
+    value = None
+    if row["deleted_at"] is None:
+        value = encode(
+            SubscriptionControl(
+                account=row["account"],
+                pattern=row["pattern"],
+                target_kind="endpoint" if row["target_kind"] == "webhook" else "plan",
+                target_id=ids.prefixed(TARGET_PREFIX[row["target_kind"]], row["target_id"]),
+                created_at=ms(row["created_at"]),
+                priority=row["priority"],
+                enabled=row["enabled"],
+                where=row["where"],
+                filter=Raw(b"null" if row["filter"] is None else row["filter"].encode()),
+            )
+        )
+    return Entry(SUBSCRIPTION, row["account"], ids.prefixed(ids.SUBSCRIPTION, row["id"]), row["version"], value)
+
+
+async def every_entry(connection: Connection) -> AsyncIterator[Entry]:
+    """Every aggregate there is or was, as of one moment: for `millrace control republish`."""
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        for file, name, entry_of in (
+            ("keys", "all_keys", key_entry),
+            ("plans", "all_plans", plan_entry),
+            ("webhooks", "all_endpoints", endpoint_entry),
+            ("subscriptions", "all_subscriptions", subscription_entry),
+        ):
+            async for row in connection.cursor(queries.load(f"api/{file}")[name]):
+                yield entry_of(row)
+
+
+def ms(at: datetime) -> int:
+    """Milliseconds since 1970."""
+    return round(at.timestamp() * 1000)

@@ -1,0 +1,14 @@
+-- name: list_deliveries
+SELECT id, endpoint, event, subscription, type, status, attempts, next_attempt_at, last_status, error_code,
+       error_message, created_at, ended_at
+FROM read.deliveries
+WHERE account = $1 AND (created_at, id) < ($2, $3)
+  AND ($5::text IS NULL OR status = $5) AND ($6::uuid IS NULL OR endpoint = $6) AND ($7::uuid IS NULL OR event = $7)
+ORDER BY created_at DESC, id DESC LIMIT $4;
+
+-- name: get_delivery
+SELECT * FROM read.deliveries WHERE account = $1 AND id = $2;
+
+-- name: attempts_of_delivery
+SELECT n, outcome, at, duration_ms, url, status, error_code, error_message, response, retry_at
+FROM read.delivery_attempts WHERE account = $1 AND delivery = $2 ORDER BY n;

@@ -1,0 +1,8 @@
+-- name: positions_of
+SELECT topic, partition, next_offset FROM read.positions WHERE topic = ANY($1::text[]);
+
+-- name: published_positions
+SELECT kind, account, aggregate, version, published_position
+FROM control.control_outbox
+WHERE published_position IS NOT NULL
+  AND (kind, account, aggregate, version) IN (SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]));

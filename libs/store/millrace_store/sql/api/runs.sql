@@ -1,0 +1,19 @@
+-- name: list_runs
+SELECT id, status, plan_id, plan_kind, plan_version, plan_name, subscription, event, identifier, requested_by,
+       error_code, error_message, created_at, started_at, ended_at
+FROM read.runs
+WHERE account = $1 AND (created_at, id) < ($2, $3)
+  AND ($5::text IS NULL OR status = $5) AND ($6::text IS NULL OR plan_id = $6)
+  AND ($7::uuid IS NULL OR event = $7) AND ($8::uuid IS NULL OR subscription = $8)
+ORDER BY created_at DESC, id DESC LIMIT $4;
+
+-- name: get_run
+SELECT * FROM read.runs WHERE account = $1 AND id = $2;
+
+-- name: steps_of_run
+SELECT node, type, status, attempts, started_at, ended_at, retry_at, error_code, error_message, output
+FROM read.steps WHERE account = $1 AND run = $2 ORDER BY started_at NULLS LAST, node;
+
+-- name: attempts_of_run
+SELECT node, attempt, status, started_at, ended_at, duration_ms, error_code, error_message, retry_at
+FROM read.step_attempts WHERE account = $1 AND run = $2 ORDER BY node, attempt;
