@@ -98,12 +98,14 @@ _CONFIGS: Mapping[str, type[_Config]] = {"http": HttpConfig, "transform": Transf
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A checked plan with its edges as lookups. `entries` have nothing before them, `leaves` nothing after."""
+    """A checked plan with its edges as lookups. `entries` have nothing before them, `leaves` nothing after;
+    `ancestors` are all nodes on some way to a node, in the plan's order."""
 
     plan: Plan
     nodes: Mapping[str, Node]
     predecessors: Mapping[str, tuple[str, ...]]
     successors: Mapping[str, tuple[str, ...]]
+    ancestors: Mapping[str, tuple[str, ...]]
     entries: tuple[str, ...]
     leaves: tuple[str, ...]
 
@@ -157,7 +159,6 @@ def checked(plan: Plan) -> Graph:
     for node in plan.nodes:
         _check_node(node)
     graph = _graph(plan, nodes)
-    _check_acyclic(graph)
     _check_shape(graph)
     return graph
 
@@ -232,23 +233,27 @@ def _graph(plan: Plan, nodes: Mapping[str, Node]) -> Graph:
         nodes=nodes,
         predecessors={id: tuple(ids) for id, ids in before.items()},
         successors={id: tuple(ids) for id, ids in after.items()},
+        ancestors=_ancestors(before, after),
         entries=tuple(id for id, ids in before.items() if not ids),
         leaves=tuple(id for id, ids in after.items() if not ids),
     )
 
 
-def _check_acyclic(graph: Graph) -> None:
-    waiting = {id: len(before) for id, before in graph.predecessors.items()}
-    free = list(graph.entries)
+def _ancestors(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> dict[str, tuple[str, ...]]:
+    """All nodes on some way to each node. Walks the edges from the entries on, so a circle shows as what is left."""
+    open_edges = {id: len(ids) for id, ids in before.items()}
+    free = [id for id, count in open_edges.items() if not count]
+    found: dict[str, set[str]] = {}
     while free:
         id = free.pop()
-        del waiting[id]
-        for follower in graph.successors[id]:
-            waiting[follower] -= 1
-            if not waiting[follower]:
+        found[id] = set(before[id]).union(*(found[one] for one in before[id]))
+        for follower in after[id]:
+            open_edges[follower] -= 1
+            if not open_edges[follower]:
                 free.append(follower)
-    if waiting:
-        raise Reject(f"the edges go in a circle through {', '.join(sorted(waiting)[:5])}")
+    if len(found) < len(before):
+        raise Reject(f"the edges go in a circle through {', '.join(sorted(before.keys() - found.keys())[:5])}")
+    return {id: tuple(one for one in before if one in found[id]) for id in before}
 
 
 def _check_shape(graph: Graph) -> None:

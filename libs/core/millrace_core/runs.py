@@ -1,0 +1,430 @@
+"""The run decider: what happens next to a run, as two pure functions.
+
+`decide(state, command, now)` says which facts a command makes true, and which steps and timers follow from them;
+`evolve(state, fact)` is the state after a fact. The state a decision carries is always the fold of its facts over
+`opened(start)`. A command that comes twice, late, or for another attempt makes nothing true; after its one terminal
+fact a run makes nothing true at all. Steps, timers and keys have derived ids, so a repeat names the same things.
+
+An attempt's own time limit is the executor's to keep (waiting in its queue must not count); the run's is a timer.
+Not here: who remembers that a run has ended (the orchestrator's handler forgets the state and keeps the ids).
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from millrace_core import limits
+from millrace_core.errors import Reject
+from millrace_core.ids import derived_id, time_ms_of, timer_id_of
+from millrace_core.messages import (
+    CancelRun,
+    CancelTimer,
+    ErrorInfo,
+    RunEnded,
+    RunFact,
+    RunOutcome,
+    RunStarted,
+    SetTimer,
+    StartRun,
+    Step,
+    StepCompleted,
+    StepFailed,
+    StepResult,
+    StepStarted,
+    TimerCommand,
+    TimerFired,
+    encode,
+)
+from millrace_core.plans import Graph, Node, remembered_graph_of
+from millrace_core.retries import delay_ms, may_retry
+
+Raw = msgspec.Raw
+Command = StartRun | CancelRun | TimerFired | StepResult
+
+RUNNING, WAITING, DONE, FAILED = 1, 2, 3, 4
+_NULL = b"null"
+
+
+class Progress(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Where a node stands; a node that has not begun has none."""
+
+    status: int
+    attempt: int
+
+
+class RunState(msgspec.Struct, frozen=True, array_like=True):
+    """A live run. What it was given stays as bytes (JSON), never parsed and never written anew.
+
+    `kept_bytes` counts input and outputs; an output beyond STEP_CONTEXT_BYTES_MAX is counted but not kept, since no
+    step could be given it: the state always fits its record."""
+
+    run: str
+    account: str
+    plan: bytes
+    input: bytes
+    event: bytes
+    nodes: dict[str, Progress] = {}
+    outputs: dict[str, bytes] = {}
+    kept_bytes: int = 0
+    ended: bool = False
+
+
+class Decision(msgspec.Struct):
+    """What a command came to: facts in order, then what they ask of others. `state` is the fold of the facts."""
+
+    state: RunState | None
+    facts: list[RunFact] = []
+    steps: list[Step] = []
+    timers: list[TimerCommand] = []
+
+
+def encode_state(state: RunState) -> bytes:
+    """The state as its changelog holds it."""
+    return _encoder.encode(state)
+
+
+def decode_state(value: bytes) -> RunState:
+    """The state behind its changelog value."""
+    return _decoder.decode(value)
+
+
+def opened(start: StartRun) -> RunState:
+    """The run before its first fact."""
+    event = _NULL if start.event is None else msgspec.json.encode(start.event)
+    input = bytes(start.input)
+    return RunState(start.run, start.account, bytes(start.plan), input, event, kept_bytes=len(input) + len(event))
+
+
+# ── evolve ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+def evolve(state: RunState, fact: RunFact) -> RunState:
+    """The run after `fact`. Total: every fact that `decide` makes can be folded, in its order."""
+    return _EVOLUTIONS[type(fact)](state, fact)
+
+
+def _run_started(state: RunState, fact: RunStarted) -> RunState:
+    return state
+
+
+def _step_started(state: RunState, fact: StepStarted) -> RunState:
+    nodes = {**state.nodes, fact.node: Progress(RUNNING, fact.attempt)}
+    return _with(state, nodes, state.outputs, state.kept_bytes)
+
+
+def _step_completed(state: RunState, fact: StepCompleted) -> RunState:
+    nodes = {**state.nodes, fact.node: Progress(DONE, fact.attempt)}
+    return _keeping(state, nodes, fact.node, bytes(fact.output))
+
+
+def _step_failed(state: RunState, fact: StepFailed) -> RunState:
+    status = FAILED if fact.retry_at is None else WAITING
+    nodes = {**state.nodes, fact.node: Progress(status, fact.attempt)}
+    if status == WAITING:
+        return _with(state, nodes, state.outputs, state.kept_bytes)
+    return _keeping(state, nodes, fact.node, _output_of_failure(fact.error))
+
+
+def _run_ended(state: RunState, fact: RunEnded) -> RunState:
+    return msgspec.structs.replace(state, ended=True)
+
+
+def _keeping(state: RunState, nodes: dict[str, Progress], node: str, output: bytes) -> RunState:
+    kept = state.kept_bytes + len(output)
+    if kept > limits.STEP_CONTEXT_BYTES_MAX:
+        return _with(state, nodes, state.outputs, kept)
+    return _with(state, nodes, {**state.outputs, node: output}, kept)
+
+
+def _with(state: RunState, nodes: dict[str, Progress], outputs: dict[str, bytes], kept: int) -> RunState:
+    return RunState(state.run, state.account, state.plan, state.input, state.event, nodes, outputs, kept, state.ended)
+
+
+def _output_of_failure(error: ErrorInfo) -> bytes:
+    """What later steps see of a step that failed and lets its run go on."""
+    return b'{"error":{"code":%b,"message":%b}}' % (
+        msgspec.json.encode(error.code),
+        msgspec.json.encode(error.message),
+    )
+
+
+_EVOLUTIONS: Mapping[type[RunFact], Callable[[RunState, Any], RunState]] = {
+    RunStarted: _run_started,
+    StepStarted: _step_started,
+    StepCompleted: _step_completed,
+    StepFailed: _step_failed,
+    RunEnded: _run_ended,
+}
+
+
+# ── decide ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+def decide(state: RunState | None, command: Command, now_ms: int) -> Decision:
+    """What `command` makes true of its run. Never raises for what a command says: a plan that cannot be run ends its
+    run as failed. A run id or an account that is none raises Reject."""
+    if state is None:
+        return _start(command, now_ms) if isinstance(command, StartRun) else Decision(None)
+    if state.ended or isinstance(command, StartRun):
+        return Decision(state)
+    turn = _Turn(state, remembered_graph_of(state.account, state.plan), now_ms)
+    _DECISIONS[type(command)](turn, command)
+    return turn.decision
+
+
+def _start(start: StartRun, now_ms: int) -> Decision:
+    time_ms_of(start.run)
+    state = opened(start)
+    try:
+        graph = remembered_graph_of(start.account, state.plan)
+    except Reject as reason:
+        error = ErrorInfo("invalid_plan", str(reason)[: limits.ERROR_MESSAGE_CHARS_MAX], retryable=False)
+        ended = RunEnded(run=start.run, account=start.account, at=now_ms, outcome="failed", error=error)
+        return Decision(evolve(state, ended), [ended])
+    turn = _Turn(state, graph, now_ms)
+    plan = graph.plan
+    turn.record(
+        RunStarted(
+            run=start.run,
+            account=start.account,
+            at=now_ms,
+            plan_id=plan.id,
+            plan_kind=plan.kind,
+            plan_version=plan.version,
+            subscription=start.subscription,
+            event=None if start.event is None else start.event.id,
+            nodes=tuple(graph.nodes),
+        )
+    )
+    if plan.timeout_s is not None:
+        turn.set_timer(TimerFired(run=start.run, account=start.account, purpose="timeout"), plan.timeout_s * 1000)
+    turn.begin_all(graph.entries)
+    return turn.decision
+
+
+def _cancel(turn: "_Turn", command: CancelRun) -> None:
+    message = command.reason[: limits.ERROR_MESSAGE_CHARS_MAX]
+    turn.end("cancelled", ErrorInfo("cancelled", message, retryable=False))
+
+
+def _timer_fired(turn: "_Turn", timer: TimerFired) -> None:
+    if timer.node is None:
+        if timer.purpose == "timeout" and turn.graph.plan.timeout_s is not None:
+            message = f"the run took longer than {turn.graph.plan.timeout_s:g} s"
+            turn.end("timed_out", ErrorInfo("timed_out", message, retryable=False))
+        return
+    at = turn.state.nodes.get(timer.node)
+    if at is None or at.attempt != timer.n:
+        return
+    if timer.purpose == "retry" and at.status == WAITING:
+        turn.begin(timer.node, at.attempt + 1)
+    elif timer.purpose == "timeout" and at.status == RUNNING:
+        turn.fail(timer.node, at.attempt, 0.0, ErrorInfo("timeout", "the step took too long"))
+    turn.settle()
+
+
+def _step_result(turn: "_Turn", result: StepResult) -> None:
+    at = turn.state.nodes.get(result.node)
+    if at is None or at.status != RUNNING or at.attempt != result.attempt:
+        return
+    error, output = result.error, result.output
+    if error is None and len(bytes(output)) > limits.STEP_OUTPUT_BYTES_MAX:
+        message = f"the step's output has over {limits.STEP_OUTPUT_BYTES_MAX} bytes"
+        error = ErrorInfo("output_too_large", message, retryable=False)
+    if error is None:
+        turn.complete(result.node, result)
+    else:
+        turn.fail(result.node, at.attempt, result.duration_ms, error)
+    turn.settle()
+
+
+_DECISIONS: Mapping[type[Command], Callable[["_Turn", Any], None]] = {
+    CancelRun: _cancel,
+    TimerFired: _timer_fired,
+    StepResult: _step_result,
+}
+
+
+class _Turn:
+    """One decision in the making. Its state is folded fact by fact, so nothing can be decided that no fact tells."""
+
+    __slots__ = ("decision", "graph", "now_ms", "settled", "state")
+
+    def __init__(self, state: RunState, graph: Graph, now_ms: int) -> None:
+        self.state = state
+        self.graph = graph
+        self.now_ms = now_ms
+        self.settled: list[str] = []  # nodes that ended in this turn and whose followers have not been looked at
+        self.decision = Decision(state, [], [], [])
+
+    def record(self, fact: RunFact) -> None:
+        self.state = self.decision.state = evolve(self.state, fact)
+        self.decision.facts.append(fact)
+
+    def begin_all(self, nodes: Iterable[str]) -> None:
+        for node in nodes:
+            self.begin(node, 1)
+        self.settle()
+
+    def begin(self, node_id: str, attempt: int) -> None:
+        """Ask for an attempt, unless the run has ended in this turn. When what the attempt is given is too large, the
+        step fails at once and for good."""
+        state, node = self.state, self.graph.nodes[node_id]
+        if state.ended:
+            return
+        run, account = state.run, state.account
+        self.record(
+            StepStarted(run=run, account=account, at=self.now_ms, node=node_id, type=node.type, attempt=attempt)
+        )
+        context = _context(state, self.graph, node_id)
+        if context is None:
+            message = f"what the step is given has over {limits.STEP_CONTEXT_BYTES_MAX} bytes"
+            self.fail(node_id, attempt, 0.0, ErrorInfo("context_too_large", message, retryable=False))
+            return
+        self.decision.steps.append(
+            Step(
+                run=run,
+                account=account,
+                node=node_id,
+                attempt=attempt,
+                type=node.type,
+                key=attempt_key(run, node_id, attempt),
+                timeout_s=node.timeout_s,
+                config=node.config,
+                context=Raw(context),
+            )
+        )
+
+    def complete(self, node: str, result: StepResult) -> None:
+        state = self.state
+        self.record(
+            StepCompleted(
+                run=state.run,
+                account=state.account,
+                at=self.now_ms,
+                node=node,
+                attempt=result.attempt,
+                duration_ms=result.duration_ms,
+                output=result.output,
+            )
+        )
+        self.settled.append(node)
+        if self._is_complete():
+            self.end("completed", None, _run_output(self.state, self.graph, node, bytes(result.output)))
+
+    def fail(self, node_id: str, attempt: int, duration_ms: float, error: ErrorInfo) -> None:
+        state, node = self.state, self.graph.nodes[node_id]
+        if len(error.message) > limits.ERROR_MESSAGE_CHARS_MAX:
+            error = msgspec.structs.replace(error, message=error.message[: limits.ERROR_MESSAGE_CHARS_MAX])
+        again = may_retry(node.retry, attempt=attempt, retryable=error.retryable)
+        retry_at = self._retry(node, attempt) if again else None
+        self.record(
+            StepFailed(
+                run=state.run,
+                account=state.account,
+                at=self.now_ms,
+                node=node_id,
+                attempt=attempt,
+                duration_ms=duration_ms,
+                error=error,
+                retry_at=retry_at,
+            )
+        )
+        if retry_at is not None:
+            return
+        self.settled.append(node_id)
+        if node.on_error == "fail":
+            self.end("failed", error)
+        elif self._is_complete():
+            self.end("completed", None, _run_output(self.state, self.graph, node_id, _output_of_failure(error)))
+
+    def settle(self) -> None:
+        """Begin every node whose last predecessor ended in this turn. A loop: a begun node may end at once."""
+        while self.settled:
+            for follower in self.graph.successors[self.settled.pop(0)]:
+                if follower not in self.state.nodes and self._is_ready(follower):
+                    self.begin(follower, 1)
+
+    def end(self, outcome: RunOutcome, error: ErrorInfo | None, output: bytes = _NULL) -> None:
+        """The one terminal fact, and no timer left behind (but one that fired in this turn, which is gone anyway)."""
+        state = self.state
+        for id, at in state.nodes.items():
+            if at.status == WAITING:
+                self._cancel_timer(timer_id_of(state.run, f"retry:{id}", at.attempt))
+        if self.graph.plan.timeout_s is not None and outcome != "timed_out":
+            self._cancel_timer(timer_id_of(state.run, "timeout:", 0))
+        self.record(
+            RunEnded(
+                run=state.run,
+                account=state.account,
+                at=self.now_ms,
+                outcome=outcome,
+                error=error,
+                output=Raw(output),
+            )
+        )
+
+    def set_timer(self, fired: TimerFired, in_ms: float) -> int:
+        due = self.now_ms + round(in_ms)
+        run = self.state.run
+        self.decision.timers.append(
+            SetTimer(
+                id=timer_id_of(run, f"{fired.purpose}:{fired.node or ''}", fired.n),
+                owner=run,
+                account=self.state.account,
+                due=due,
+                topic="run-commands-tx",
+                key=run,
+                record=Raw(encode(fired)),
+            )
+        )
+        return due
+
+    def _cancel_timer(self, id: str) -> None:
+        self.decision.timers.append(CancelTimer(id=id, owner=self.state.run, account=self.state.account))
+
+    def _retry(self, node: Node, attempt: int) -> int:
+        state = self.state
+        fired = TimerFired(run=state.run, account=state.account, purpose="retry", node=node.id, n=attempt)
+        seed = f"{state.run}\x1f{node.id}\x1f{attempt}"
+        return self.set_timer(fired, delay_ms(node.retry, attempt=attempt, seed=seed))
+
+    def _is_ready(self, node: str) -> bool:
+        """Every predecessor has ended. (One that failed for good without `continue` has ended the run as well.)"""
+        nodes = self.state.nodes
+        return all((at := nodes.get(id)) is not None and at.status >= DONE for id in self.graph.predecessors[node])
+
+    def _is_complete(self) -> bool:
+        nodes = self.state.nodes
+        return len(nodes) == len(self.graph.nodes) and all(at.status >= DONE for at in nodes.values())
+
+
+def attempt_key(run: str, node: str, attempt: int) -> str:
+    """The idempotency key of one attempt: the same however often the attempt is made."""
+    return derived_id("step", time_ms_of(run), "step", run, node, str(attempt))
+
+
+def _context(state: RunState, graph: Graph, node: str) -> bytes | None:
+    """What a step is given, as JSON: the run's input and event, the outputs of every step before it, and the last
+    one's. None when that is too large. Steps beside it are left out: they may or may not have ended."""
+    if state.kept_bytes > limits.STEP_CONTEXT_BYTES_MAX:
+        return None
+    outputs = state.outputs
+    before = graph.predecessors[node]
+    previous = outputs[before[0]] if len(before) == 1 else _object(outputs, before) if before else _NULL
+    steps = _object(outputs, graph.ancestors[node])
+    context = b'{"input":%b,"event":%b,"steps":%b,"previous":%b}' % (state.input, state.event, steps, previous)
+    return context if len(context) <= limits.STEP_CONTEXT_BYTES_MAX else None
+
+
+def _run_output(state: RunState, graph: Graph, node: str, output: bytes) -> bytes:
+    """The output of the plan's last step, or of all its last steps by name. The newest may be too large to be kept."""
+    outputs = {**state.outputs, node: output}
+    leaves = graph.leaves
+    return outputs.get(leaves[0], _NULL) if len(leaves) == 1 else _object(outputs, leaves)
+
+
+def _object(outputs: Mapping[str, bytes], nodes: Iterable[str]) -> bytes:
+    # Node ids need no escaping: plans allow letters, digits, '_' and '-' only.
+    return b"{%b}" % b",".join([b'"%b":%b' % (id.encode(), outputs[id]) for id in nodes if id in outputs])
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[RunState] = msgspec.msgpack.Decoder(RunState)
