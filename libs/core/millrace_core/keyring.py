@@ -79,6 +79,11 @@ class KeyRing:
         return _parts(sealed)[0] == self._current
 
 
+def endpoint_secret(endpoint: str) -> str:
+    """The name a webhook endpoint's signing secrets are sealed and opened under: every writer and reader asks here."""
+    return f"endpoint/{endpoint}"
+
+
 def new_ring_entry(id: str) -> str:
     """A fresh key as MILLRACE_KEY_RING writes it."""
     return f"{id}:{base64.b64encode(os.urandom(_KEY_BYTES)).decode()}"
