@@ -7,7 +7,7 @@ here, since everything behind the log speaks of written ids. Not here: the rows'
 
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from millrace_core import ids
 from millrace_core.messages import EndpointControl, KeyControl, PlanControl, Raw, SubscriptionControl, encode
@@ -20,7 +20,12 @@ SUBSCRIPTION = "subscription"
 PLAN = "plan"
 ENDPOINT = "endpoint"
 
-Row = Mapping[str, Any]
+
+class Row(Protocol):
+    """A row as the driver gives it."""
+
+    def __getitem__(self, column: str, /) -> Any: ...
+
 
 PLAN_PREFIX: Mapping[str, str] = {"job": ids.JOB, "chain": ids.CHAIN}
 TARGET_PREFIX: Mapping[str, str] = {**PLAN_PREFIX, "webhook": ids.ENDPOINT}
