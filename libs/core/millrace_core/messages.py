@@ -295,6 +295,13 @@ class Tally(Message, frozen=True):
 
 
 # ── control ───────────────────────────────────────────────────────────────────────────────────────────────────────
+class AccountControl(Message, frozen=True):
+    """kind `account`, id = the account's. Events of `unordered` identifiers are spread over all partitions."""
+
+    enabled: bool = True
+    unordered: tuple[str, ...] = ()
+
+
 class KeyControl(Message, frozen=True):
     """kind `key`, id = the key's id. `digest` is the keyed hash in hex; `expires_at` is checked by every reader."""
 

@@ -14,6 +14,8 @@ from structlog.typing import FilteringBoundLogger
 from millrace_runtime import metric_defs
 from millrace_runtime.metric_defs import Metric
 
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
 
 class Metrics:
     """The metrics of one process, by declaration."""
@@ -98,3 +100,20 @@ class MetricsObserver:
     def stopped(self, topic: str, partition: int, reason: str) -> None:
         self._metrics.gauge(metric_defs.CONSUMER_STOPPED).labels(short_topic(topic), str(partition)).set(1)
         self._log.error("partition.stopped", topic=topic, partition=partition, reason=reason)
+
+
+class HttpMetrics:
+    """Requests, errors and durations of HTTP surfaces. Has the shape of `millrace_web.observed.HttpObserver`."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._requests = metrics.counter(metric_defs.HTTP_REQUESTS)
+        self._seconds = metrics.histogram(metric_defs.HTTP_REQUEST_SECONDS)
+        self._in_flight = metrics.gauge(metric_defs.HTTP_IN_FLIGHT)
+
+    def began(self, surface: str) -> None:
+        self._in_flight.labels(surface).inc()
+
+    def answered(self, surface: str, route: str, method: str, status: int, seconds: float) -> None:
+        self._in_flight.labels(surface).dec()
+        self._requests.labels(surface, route, method if method in METHODS else "other", str(status)).inc()
+        self._seconds.labels(surface, route).observe(seconds)
