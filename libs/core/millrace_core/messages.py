@@ -81,6 +81,7 @@ class EventRef(Message, frozen=True, gc=False):
     identifier: str
     received_at: int
     timestamp: str | None = None
+    hops: int = 0  # of the event: what the run publishes has one more
 
 
 class StartRun(Message, frozen=True, tag_field="command", tag="start"):
