@@ -10,11 +10,20 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from millrace_core import ids
-from millrace_core.messages import EndpointControl, KeyControl, PlanControl, Raw, SubscriptionControl, encode
+from millrace_core.messages import (
+    AccountControl,
+    EndpointControl,
+    KeyControl,
+    PlanControl,
+    Raw,
+    SubscriptionControl,
+    encode,
+)
 from millrace_store import queries
 from millrace_store.outbox import Entry
 from millrace_store.pool import Connection
 
+ACCOUNT = "account"
 KEY = "key"
 SUBSCRIPTION = "subscription"
 PLAN = "plan"
@@ -29,6 +38,12 @@ class Row(Protocol):
 
 PLAN_PREFIX: Mapping[str, str] = {"job": ids.JOB, "chain": ids.CHAIN}
 TARGET_PREFIX: Mapping[str, str] = {**PLAN_PREFIX, "webhook": ids.ENDPOINT}
+
+
+def account_entry(row: Row) -> Entry:
+    """What gateways learn of a whole account."""
+    value = encode(AccountControl(enabled=row["enabled"], unordered=tuple(row["unordered"])))
+    return Entry(ACCOUNT, row["id"], row["id"], row["version"], value)
 
 
 def key_entry(row: Row) -> Entry:
@@ -102,6 +117,7 @@ async def every_entry(connection: Connection) -> AsyncIterator[Entry]:
     """Every aggregate there is or was, as of one moment: for `millrace control republish`."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         for file, name, entry_of in (
+            ("accounts", "all_accounts", account_entry),
             ("keys", "all_keys", key_entry),
             ("plans", "all_plans", plan_entry),
             ("webhooks", "all_endpoints", endpoint_entry),

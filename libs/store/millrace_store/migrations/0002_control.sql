@@ -9,11 +9,14 @@
 
 CREATE TABLE control.accounts (
     id         text        PRIMARY KEY,
+    version    bigint      NOT NULL,
     name       text        NOT NULL UNIQUE,
     plan       text        NOT NULL,
-    status     text        NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'closed')),
+    enabled    boolean     NOT NULL DEFAULT true,
+    unordered  text[]      NOT NULL DEFAULT '{}',
     created_at timestamptz NOT NULL
 );
+COMMENT ON COLUMN control.accounts.unordered IS 'identifiers whose order was given up so that they spread';
 
 CREATE TABLE control.api_keys (
     account       text        NOT NULL REFERENCES control.accounts,

@@ -1,11 +1,17 @@
 -- name: get_account
-SELECT id, name, plan, status, created_at FROM control.accounts WHERE id = $1;
+SELECT * FROM control.accounts WHERE id = $1;
 
 -- name: find_account
-SELECT id, name, plan, status, created_at FROM control.accounts WHERE name = $1;
+SELECT * FROM control.accounts WHERE name = $1 FOR UPDATE;
 
--- A second caller of the same name gets the row that is there, and holds its lock.
--- name: ensure_account
-INSERT INTO control.accounts (id, name, plan, created_at) VALUES ($1, $2, $3, $4)
-ON CONFLICT (name) DO UPDATE SET name = excluded.name
-RETURNING id, name, plan, status, created_at;
+-- A second caller of the same name inserts nothing and finds the row instead.
+-- name: insert_account
+INSERT INTO control.accounts (id, version, name, plan, created_at) VALUES ($1, 1, $2, $3, $4)
+ON CONFLICT (name) DO NOTHING
+RETURNING *;
+
+-- name: update_account
+UPDATE control.accounts SET version = version + 1, unordered = $2 WHERE id = $1 RETURNING *;
+
+-- name: all_accounts
+SELECT * FROM control.accounts ORDER BY id;

@@ -1,9 +1,4 @@
 -- The plan is the account's: whoever changes it publishes the account's keys anew.
--- name: authenticate
-SELECT k.account, k.id, k.digest, k.scopes, k.surface, k.test, k.expires_at, k.revoked_at, a.plan, a.status
-FROM control.api_keys k JOIN control.accounts a ON a.id = k.account
-WHERE k.digest = $1;
-
 -- name: insert_key
 INSERT INTO control.api_keys
     (account, id, version, name, surface, hint, digest, scopes, test, sealed_secret, created_at, expires_at)
