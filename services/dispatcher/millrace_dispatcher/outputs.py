@@ -1,0 +1,120 @@
+"""What the dispatcher writes: the fact of each attempt, and the timer on which a retry waits. Pure."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from millrace_core import ids, limits, record
+from millrace_core.messages import (
+    Delivery,
+    DeliveryAttempted,
+    DeliveryEnded,
+    Raw,
+    SetTimer,
+    encode,
+    encode_with_payload,
+)
+from millrace_core.record import Output, Received
+from millrace_dispatcher.outcome import Decision
+
+FACTS = "delivery-facts"
+TIMERS = "timers"
+RETRIES = "deliveries-tx"
+PURPOSE = "attempt"
+
+
+def attempted(
+    asked_by: Received,
+    delivery: Delivery,
+    decision: Decision,
+    *,
+    at: int,
+    duration_ms: float,
+    url: str,
+    status: int | None = None,
+    response: bytes = b"",
+) -> Sequence[Output]:
+    """The attempt's fact and, when it is tried again, the timer for the next one. To be written together: the fact
+    says that the delivery is alive, and the timer is its life."""
+    fact = DeliveryAttempted(
+        delivery=delivery.id,
+        account=delivery.account,
+        endpoint=delivery.endpoint,
+        event=delivery.event,
+        attempt=delivery.attempt,
+        at=at,
+        outcome=decision.outcome,
+        duration_ms=round(duration_ms, 3),
+        url=url,
+        status=status,
+        error=decision.error,
+        response=_text(response),
+        retry_at=decision.retry_at,
+    )
+    written = _fact(asked_by, delivery, encode(fact))
+    if decision.retry_at is None:
+        return (written,)
+    return (written, _timer(asked_by, delivery, decision.retry_at))
+
+
+def cancelled(asked_by: Received, delivery: Delivery, *, at: int, reason: str) -> Sequence[Output]:
+    """The endpoint is not there any more, or switched off: the delivery ends without an attempt."""
+    return (_fact(asked_by, delivery, _ended(delivery, "cancelled", at, reason)),)
+
+
+def stale(asked_by: Received, delivery: Delivery, *, at: int) -> Sequence[Output]:
+    """Too old to tell whether it was had before. The weakest end: any other fact stands over it."""
+    reason = "the record that asked for it lies too far back to tell whether it was delivered already"
+    return (_fact(asked_by, delivery, _ended(delivery, "stale", at, reason)),)
+
+
+def _ended(delivery: Delivery, outcome: str, at: int, reason: str) -> bytes:
+    return encode(
+        DeliveryEnded(
+            delivery=delivery.id,
+            account=delivery.account,
+            endpoint=delivery.endpoint,
+            event=delivery.event,
+            at=at,
+            outcome=outcome,  # type: ignore[arg-type]
+            reason=reason,
+        )
+    )
+
+
+def _fact(asked_by: Received, delivery: Delivery, value: bytes) -> Output:
+    return Output(FACTS, delivery.id.encode(), value, _headers(asked_by, delivery, delivery.id))
+
+
+def _timer(asked_by: Received, delivery: Delivery, due: int) -> Output:
+    following = msgspec.structs.replace(delivery, attempt=delivery.attempt + 1)
+    asked, payload_at = encode_with_payload(following, following.body)
+    timer = SetTimer(
+        id=ids.timer_id_of(delivery.id, PURPOSE, following.attempt),
+        owner=delivery.id,
+        account=delivery.account,
+        due=due,
+        topic=RETRIES,
+        key=delivery.endpoint,
+        payload_at=int(payload_at),
+        record=Raw(asked),
+    )
+    value, start = encode_with_payload(timer, timer.record)
+    headers = (*_headers(asked_by, delivery, timer.id), (record.PAYLOAD, start))
+    return Output(TIMERS, delivery.id.encode(), value, headers)
+
+
+def _headers(asked_by: Received, delivery: Delivery, id: str) -> tuple[tuple[str, bytes], ...]:
+    headers = [
+        (record.ACCOUNT, delivery.account.encode()),
+        (record.ID, id.encode()),
+        (record.SOURCE, record.source_of(asked_by)),
+    ]
+    headers += [(name, value) for name, value in asked_by.headers if name in (record.CONTROL, record.TRACEPARENT)]
+    return tuple(headers)
+
+
+def _text(response: bytes) -> str | None:
+    if not response:
+        return None
+    return response[: limits.RESPONSE_KEPT_BYTES_MAX].decode("utf-8", "replace").replace("\x00", "\ufffd")

@@ -1,0 +1,169 @@
+"""What the dispatcher does with one record of `deliveries`, `deliveries-tx` or `deliveries-overflow`.
+
+Claim the attempt → look the endpoint up → sign and post → decide → a fact, and a timer if it is tried again. Lanes
+call `work` with many endpoints in flight and count the record as done when what it returned is acked: at least once,
+always under the same delivery id. Nothing that a receiver does raises here: each of its ways to fail is an outcome.
+Raises Reject for a record that is no delivery. Not here: concurrency and fairness (lanes), the rules (`outcome`).
+"""
+
+from collections.abc import Sequence
+
+from millrace_core import ids, limits, record
+from millrace_core.clock import Clock
+from millrace_core.errors import Reject
+from millrace_core.messages import Delivery, ErrorInfo, decode
+from millrace_core.record import Output, Received
+from millrace_dispatcher import outcome, outputs, sending
+from millrace_dispatcher.claims import Claims
+from millrace_dispatcher.endpoints import Endpoints, Prepared
+from millrace_dispatcher.outcome import Decision
+from millrace_dispatcher.pausing import Pausing
+from millrace_dispatcher.ports import Meter, Sender
+from millrace_kafka.lanes import Lane
+from millrace_runtime.egress import OutgoingFailed
+
+
+class Dispatcher:
+    """Drives one delivery at a time, many at once. Not safe to share between threads."""
+
+    def __init__(
+        self,
+        *,
+        endpoints: Endpoints,
+        pausing: Pausing,
+        claims: Claims,
+        sender: Sender,
+        clock: Clock,
+        meter: Meter,
+    ) -> None:
+        self._endpoints = endpoints
+        self._pausing = pausing
+        self._claims = claims
+        self._sender = sender
+        self._clock = clock
+        self._meter = meter
+
+    def lane(self, asked_by: Received) -> Lane:
+        """The endpoint's lane: unordered, as wide as the endpoint allows and stands just now."""
+        account = (record.header(asked_by, record.ACCOUNT) or b"").decode("utf-8", "replace")
+        id = (asked_by.key or b"").decode("utf-8", "replace")
+        endpoint = self._endpoints.get(account, id)
+        width = 1 if endpoint is None else self._pausing.allowed((account, id), endpoint.concurrency)
+        return Lane(account=account, key=id, concurrency=width, ordered=False)
+
+    async def work(self, asked_by: Received) -> Sequence[Output]:
+        """Make the attempt this record asks for, if it is its to make. Called by lanes; may be repeated; cancelling
+        it leaves the attempt unmade or its outcome unknown, and the record not done."""
+        delivery = decode(asked_by.value, Delivery)
+        _check(delivery)
+        verdict = self._claims.claim(asked_by, delivery)
+        if verdict == "repeat":
+            return ()
+        now_ms = self._clock.now_ms()
+        if verdict == "stale":
+            return outputs.stale(asked_by, delivery, at=now_ms)
+        endpoint = self._endpoints.get(delivery.account, delivery.endpoint)
+        if endpoint is None or not endpoint.is_enabled:
+            reason = "the endpoint was deleted" if endpoint is None else "the endpoint is disabled"
+            return outputs.cancelled(asked_by, delivery, at=now_ms, reason=reason)
+        if endpoint.problem is not None or endpoint.target is None:
+            error = ErrorInfo(code="endpoint_unusable", message=endpoint.problem or "the endpoint has no URL")
+            return self._unsent(asked_by, delivery, endpoint, error, now_ms)
+        # The last attempt is always made: a delivery must not end without having been tried.
+        is_last = delivery.attempt > len(endpoint.schedule_s)
+        if not self._pausing.admits((delivery.account, endpoint.id), now_ms) and not is_last:
+            return self._put_off(asked_by, delivery, endpoint, now_ms)
+        return await self._attempt(asked_by, delivery, endpoint, now_ms)
+
+    async def _attempt(
+        self, asked_by: Received, delivery: Delivery, endpoint: Prepared, now_ms: int
+    ) -> Sequence[Output]:
+        assert endpoint.target is not None
+        body = bytes(delivery.body)
+        began, status, response, failed = self._clock.monotonic(), None, b"", None
+        try:
+            answer = await self._sender.send(
+                endpoint.target,
+                account=delivery.account,
+                head=sending.head(endpoint, delivery, body, now_ms=now_ms),
+                body=body,
+                timeout_s=endpoint.timeout_s,
+            )
+        except OutgoingFailed as error:
+            failed = ErrorInfo(code=error.code, message=str(error)[: limits.ERROR_MESSAGE_CHARS_MAX])
+            decision = self._decide_error(delivery, endpoint, failed)
+        else:
+            status, response = answer.status, answer.body
+            decision = outcome.of_status(
+                status,
+                delivery=delivery.id,
+                attempt=delivery.attempt,
+                now_ms=self._clock.now_ms(),
+                schedule_s=endpoint.schedule_s,
+                retry_after=None if status < 300 else answer.header(b"retry-after"),
+            )
+        seconds = self._clock.monotonic() - began
+        self._learn(delivery, endpoint, decision, status)
+        self._meter.attempted(decision.outcome, seconds)
+        return outputs.attempted(
+            asked_by,
+            delivery,
+            decision,
+            at=now_ms,
+            duration_ms=seconds * 1000,
+            url=endpoint.url,
+            status=status,
+            response=response,
+        )
+
+    def _learn(self, delivery: Delivery, endpoint: Prepared, decision: Decision, status: int | None) -> None:
+        key = (delivery.account, endpoint.id)
+        if decision.outcome == "succeeded":
+            self._pausing.succeeded(key, endpoint.concurrency)
+        elif status != outcome.GONE:
+            self._pausing.failed(
+                key, endpoint.concurrency, self._clock.now_ms(), is_overload=status in outcome.SLOW_DOWN
+            )
+
+    def _put_off(self, asked_by: Received, delivery: Delivery, endpoint: Prepared, now_ms: int) -> Sequence[Output]:
+        until_ms = self._pausing.open_until_ms((delivery.account, endpoint.id))
+        error = ErrorInfo(
+            code="endpoint_paused",
+            message="not sent: the last attempts to this endpoint failed, so it is given a rest; see their errors",
+        )
+        return self._unsent(asked_by, delivery, endpoint, error, now_ms, asked_s=max(0, until_ms - now_ms) / 1000)
+
+    def _unsent(
+        self,
+        asked_by: Received,
+        delivery: Delivery,
+        endpoint: Prepared,
+        error: ErrorInfo,
+        now_ms: int,
+        asked_s: float = 0.0,
+    ) -> Sequence[Output]:
+        decision = self._decide_error(delivery, endpoint, error, asked_s=asked_s)
+        self._meter.attempted(error.code, 0.0)
+        return outputs.attempted(asked_by, delivery, decision, at=now_ms, duration_ms=0.0, url=endpoint.url)
+
+    def _decide_error(
+        self, delivery: Delivery, endpoint: Prepared, error: ErrorInfo, *, asked_s: float = 0.0
+    ) -> Decision:
+        return outcome.of_error(
+            error,
+            delivery=delivery.id,
+            attempt=delivery.attempt,
+            now_ms=self._clock.now_ms(),
+            schedule_s=endpoint.schedule_s,
+            asked_s=asked_s,
+        )
+
+
+def _check(delivery: Delivery) -> None:
+    """Ids go into request headers and timers; what is no id goes nowhere."""
+    ids.uuid_of(delivery.id)
+    if not (delivery.id.isascii() and delivery.id.isprintable() and delivery.event.isascii()
+            and delivery.event.isprintable()):  # fmt: skip
+        raise Reject("a delivery's id and event must be ids")
+    if not 1 <= delivery.attempt <= limits.WEBHOOK_ATTEMPTS_MAX:
+        raise Reject(f"attempt {delivery.attempt} is not between 1 and {limits.WEBHOOK_ATTEMPTS_MAX}")

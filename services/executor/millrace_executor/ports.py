@@ -1,0 +1,67 @@
+"""What a type of node is to the executor, and what it gets to work with."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from millrace_core import egress
+from millrace_core.clock import Clock
+from millrace_core.messages import ErrorInfo, Step
+from millrace_core.record import Output, Received
+from millrace_runtime.egress import Answer
+
+
+class StepFailed(Exception):
+    """The attempt failed. `retryable` False = the same attempt would fail again, so none follows."""
+
+    def __init__(self, code: str, message: str, *, retryable: bool) -> None:
+        super().__init__(message)
+        self.error = ErrorInfo(code=code, message=message, retryable=retryable)
+
+
+class Sender(Protocol):
+    """The door outward (`millrace_runtime.egress.Egress`)."""
+
+    async def send(
+        self,
+        target: egress.Target,
+        *,
+        account: str,
+        head: bytes,
+        body: bytes = b"",
+        timeout_s: float,
+        read_bytes_max: int,
+    ) -> Answer:
+        """The answer, whatever its status. Raises OutgoingFailed when none came."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What every node may use."""
+
+    sender: Sender
+    clock: Clock
+    allow: tuple[egress.Network, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt of one node: the step, the record that asked for it, and its context as expressions see it."""
+
+    step: Step
+    asked_by: Received
+    scope: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a node made: its output as JSON, and records to be written together with the result."""
+
+    output: bytes
+    emits: tuple[Output, ...] = ()
+
+
+Node = Callable[[Attempt, Tools], Awaitable[Done]]
+"""Runs one attempt within the step's time. Repeats of the same attempt must be harmless: use `step.key`.
+Raises StepFailed (decided), Reject (the config is wrong, not retryable) or OutgoingFailed (retryable)."""
