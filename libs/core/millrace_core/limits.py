@@ -64,10 +64,22 @@ STEP_TIMEOUT_S_MAX = 300.0
 STEP_OUTPUT_BYTES_MAX = 262_144
 STEP_CONTEXT_BYTES_MAX = 1_572_864
 EXPRESSION_CHARS_MAX = 4_096
+EXPRESSION_NESTING_MAX = 24
+# map() and filter() are quadratic in the engine: 20 ms and 15 MB at this length (ADR 0002).
+EXPRESSION_WALK_ITEMS_MAX = 1_000
 RUN_TIMEOUT_S_MAX = 30 * 86_400.0
+# What one partition's orchestrator has asked of the executors for one account and not yet heard of. Three partitions'
+# shares together fit the executor's buffer, so no account can fill it alone.
+STEPS_RELEASED_MAX = 500
+STEPS_HELD_IN_MEMORY_MAX = 1_000
 RETRY_DELAY_S_MAX = 86_400.0
 RETRY_JITTER = 0.1
 ERROR_MESSAGE_CHARS_MAX = 1_000
+
+# ── timers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+CLOCK_JUMP_MS_MAX = 30_000
+CLOCK_READ_EVERY_S = 1.0
+TIMER_AHEAD_MS_MAX = 400 * 86_400_000
 
 # ── webhooks ────────────────────────────────────────────────────────────────────────────────────────────────────────
 # Attempt n+1 waits this long after attempt n, jittered: ~33 h in all.
@@ -114,6 +126,7 @@ assert STEP_CONTEXT_BYTES_MAX + 65_536 < RECORD_VALUE_BYTES_MAX, "a step with th
 assert BODY_BYTES_MAX + PLAN_BYTES_MAX + 65_536 < RECORD_VALUE_BYTES_MAX, "a run's start must fit its record"
 assert STEP_CONTEXT_BYTES_MAX + PLAN_BYTES_MAX + 65_536 < RECORD_VALUE_BYTES_MAX, "a live run must fit its record"
 assert BODY_BYTES_MAX < STEP_CONTEXT_BYTES_MAX, "every event can be a step's input"
+assert 3 * STEPS_RELEASED_MAX <= LANES_BUFFERED_MAX, "no account may fill the executor's buffer"
 assert BATCH_HELD_S_MAX <= SESSION_TIMEOUT_S, "a batch is thrown away before its partition can have another owner"
 assert HEARTBEAT_S * 3 <= SESSION_TIMEOUT_S, "three heartbeats may be lost"
 assert RELAY_POLL_S * 4 < RELAY_SESSION_S, "a relay that lives always speaks before its session is ended"
