@@ -106,6 +106,13 @@ EGRESS_KEPT_S = 30.0
 FILTER_BYTES_MAX = 16_384
 FILTER_DEPTH_MAX = 16
 
+# ── the projector ───────────────────────────────────────────────────────────────────────────────────────────────────
+PROJECTOR_GATHER_S = 0.05
+PROJECTOR_RECORDS_MAX = 10_000
+# Day partitions are made for ids of these days; the ids of other days share the default partition.
+PARTITION_DAYS_BACK = 40
+PARTITION_DAYS_AHEAD = 2
+
 # ── the API ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 PAGE_LIMIT_DEFAULT = 20
 PAGE_LIMIT_MAX = 100

@@ -7,6 +7,7 @@ input) begins: it ends one byte before the value does, and its bytes are never w
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Protocol
 
 import msgspec
@@ -68,6 +69,12 @@ class Output(msgspec.Struct, frozen=True, gc=False):
     headers: tuple[tuple[str, bytes], ...] = ()
     route: bytes | None = None
     partition: int | None = None
+
+
+@lru_cache(maxsize=256)
+def topic_name(topic: str) -> str:
+    """The catalogue name (`run-commands`) of a broker's topic name (`millrace.<namespace>.run-commands.v1`)."""
+    return topic.removesuffix(".v1").rpartition(".")[2]
 
 
 def header(record: Received, name: str) -> bytes | None:

@@ -277,20 +277,8 @@ class _Turn:
         if context is None:
             message = f"what the step is given has over {limits.STEP_CONTEXT_BYTES_MAX} bytes"
             self.fail(node_id, attempt, 0.0, ErrorInfo("context_too_large", message, retryable=False))
-            return
-        self.decision.steps.append(
-            Step(
-                run=run,
-                account=account,
-                node=node_id,
-                attempt=attempt,
-                type=node.type,
-                key=attempt_key(run, node_id, attempt),
-                timeout_s=node.timeout_s,
-                config=node.config,
-                context=Raw(context),
-            )
-        )
+        else:
+            self.decision.steps.append(_step(state, node, attempt, context))
 
     def complete(self, node: str, result: StepResult) -> None:
         state = self.state
@@ -401,15 +389,41 @@ def attempt_key(run: str, node: str, attempt: int) -> str:
     return derived_id("step", time_ms_of(run), "step", run, node, str(attempt))
 
 
+def running(state: RunState) -> dict[str, int]:
+    """The attempts that executors owe an answer to, by node."""
+    return {} if state.ended else {node: at.attempt for node, at in state.nodes.items() if at.status == RUNNING}
+
+
+def step_of(state: RunState, node: str, attempt: int) -> Step:
+    """The request of an attempt that was decided before and is still running, exactly as it was decided."""
+    graph = remembered_graph_of(state.account, state.plan)
+    context = _context(state, graph, node)
+    assert context is not None, "an attempt whose context is too large never runs"
+    return _step(state, graph.nodes[node], attempt, context)
+
+
+def _step(state: RunState, node: Node, attempt: int, context: bytes) -> Step:
+    return Step(
+        run=state.run,
+        account=state.account,
+        node=node.id,
+        attempt=attempt,
+        type=node.type,
+        key=attempt_key(state.run, node.id, attempt),
+        timeout_s=node.timeout_s,
+        config=node.config,
+        context=Raw(context),
+    )
+
+
 def _context(state: RunState, graph: Graph, node: str) -> bytes | None:
     """What a step is given, as JSON: the run's input and event, the outputs of every step before it, and the last
     one's. None when that is too large. Steps beside it are left out: they may or may not have ended."""
-    if state.kept_bytes > limits.STEP_CONTEXT_BYTES_MAX:
+    outputs, ancestors, before = state.outputs, graph.ancestors[node], graph.predecessors[node]
+    if not all(id in outputs for id in ancestors):
         return None
-    outputs = state.outputs
-    before = graph.predecessors[node]
     previous = outputs[before[0]] if len(before) == 1 else _object(outputs, before) if before else _NULL
-    steps = _object(outputs, graph.ancestors[node])
+    steps = _object(outputs, ancestors)
     context = b'{"input":%b,"event":%b,"steps":%b,"previous":%b}' % (state.input, state.event, steps, previous)
     return context if len(context) <= limits.STEP_CONTEXT_BYTES_MAX else None
 

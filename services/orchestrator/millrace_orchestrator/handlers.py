@@ -1,0 +1,226 @@
+"""The orchestrator's handler: one record of a run's, through the pure decider, to facts, steps and timers.
+
+Exactly once per transaction of its processor. The state of a live run is one entry of the task's state, forgotten
+with the run's terminal fact. A start that comes again is dropped: by the live run itself, by the window over the
+source offsets of `run-commands` (the matcher writes at least once), or, for a start that comes from no event, by its
+id, kept for a day. Not here: what a run does next (`millrace_core.runs`), transactions (`millrace_kafka`).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from math import isfinite
+
+from millrace_core.errors import Reject
+from millrace_core.handling import State
+from millrace_core.id_memory import IdMemory
+from millrace_core.ids import time_ms_of
+from millrace_core.messages import (
+    ErrorInfo,
+    RunCommand,
+    RunEnded,
+    RunFact,
+    SetTimer,
+    StartRun,
+    Step,
+    StepCompleted,
+    StepResult,
+    TimerCommand,
+    decode,
+    encode,
+    encode_with_payload,
+)
+from millrace_core.record import (
+    ACCOUNT,
+    CONTROL,
+    ID,
+    PAYLOAD,
+    SOURCE,
+    TRACEPARENT,
+    Output,
+    Received,
+    Source,
+    header,
+    parse_source,
+    source_of,
+    topic_name,
+)
+from millrace_core.runs import Command, Decision, RunState, decide, decode_state, encode_state, running, step_of
+from millrace_core.seen import SourceWindow
+from millrace_orchestrator.shares import Held, Shares
+
+COMMANDS = "run-commands"
+RESULTS = "step-results"
+INPUTS = (COMMANDS, "run-commands-tx", RESULTS)
+READ_BACK = (COMMANDS,)
+
+_RUN = b"run/"
+_ID = b"id/"
+_DAMAGED = (UnicodeError, OverflowError, RecursionError)
+
+
+class OrchestratorHandler:
+    """One partition's runs. A TransactionalHandler: made anew, and loaded, for each life of the partition's task."""
+
+    def __init__(self, *, shares: Shares | None = None, window: SourceWindow | None = None) -> None:
+        self._shares = shares or Shares()
+        self._window = SourceWindow() if window is None else window
+        self._ids = IdMemory(_ID)
+
+    def load(self, state: State, read_back: Iterable[Received]) -> None:
+        self._ids.load(state)
+        self._shares.load(state, _running_by_account(state))
+        for record in read_back:
+            source, id = parse_source(header(record, SOURCE)), header(record, ID)
+            if source is not None and id is not None:
+                self._window.add(source, id.decode("utf-8", "replace"), record.offset)
+
+    def handle(self, record: Received, state: State, now_ms: int) -> Sequence[Output]:
+        try:
+            command = _parse(record)
+            key = run_key(command.account, command.run)
+        except _DAMAGED as error:
+            raise Reject(f"the record cannot be read: {error}") from None
+        value = state.get(key)
+        before = None if value is None else decode_state(value)
+        if isinstance(command, StartRun):
+            return self._start(record, command, key, before, state, now_ms)
+        return self._apply(record, key, before, decide(before, command, now_ms), state)
+
+    def due(self, state: State, now_ms: int, limit: int) -> Sequence[Output]:
+        self._ids.forget_due(state, now_ms, limit)
+        return ()
+
+    def next_due_ms(self) -> int | None:
+        return self._ids.next_due_ms()
+
+    def _start(
+        self, record: Received, start: StartRun, key: bytes, before: RunState | None, state: State, now_ms: int
+    ) -> Sequence[Output]:
+        # Only `run-commands` is written at least once; its twin has neither repeats nor a window.
+        source = parse_source(header(record, SOURCE)) if topic_name(record.topic) == COMMANDS else None
+        outputs: Sequence[Output] = ()
+        if source is None:
+            if before is None and not self._ids.knows(state, start.account, start.run, now_ms):
+                outputs = self._apply(record, key, None, decide(None, start, now_ms), state)
+                self._ids.remember(state, start.account, start.run, now_ms)
+            return outputs
+        verdict = self._window.check(source, start.run, record.offset)
+        if before is None and verdict == "new":
+            outputs = self._apply(record, key, None, decide(None, start, now_ms), state)
+        elif before is None and verdict == "stale":
+            outputs = [_written_fact(_stale(start, source, now_ms), _head(record, start.account, start.run))]
+        self._window.add(source, start.run, record.offset)
+        return outputs
+
+    def _apply(
+        self, record: Received, key: bytes, before: RunState | None, decision: Decision, state: State
+    ) -> Sequence[Output]:
+        after = decision.state
+        if after is None or not decision.facts:
+            return ()
+        head = _head(record, after.account, after.run)
+        outputs = [_written_fact(fact, head) for fact in decision.facts]
+        outputs += [_written_timer(timer, head) for timer in decision.timers]
+        if after.ended:
+            if before is not None:
+                state.delete(key)
+        else:
+            state.put(key, encode_state(after))
+        self._share_out(before, decision, head, state, outputs)
+        return outputs
+
+    def _share_out(
+        self, before: RunState | None, decision: Decision, head: "_Head", state: State, outputs: list[Output]
+    ) -> None:
+        """Write the steps that may go out now: this run's new ones, and those that its ended ones make room for."""
+        after = decision.state
+        assert after is not None
+        account, shares = after.account, self._shares
+        still = running(after)
+        for node, attempt in running(before).items() if before is not None else ():
+            if still.get(node) != attempt:
+                shares.settle(state, account, Held(after.run, node, attempt))
+        # A step that was asked for in a turn that ended its run is nobody's any more.
+        outputs += [
+            _written_step(step, head)
+            for step in decision.steps
+            if not after.ended and shares.admit(state, account, Held(after.run, step.node, step.attempt))
+        ]
+        for held in shares.released(state, account):
+            run = decode_state(state.get(run_key(account, held.run)) or b"")
+            outputs.append(_written_step(step_of(run, held.node, held.attempt), _head_of(head, held.run)))
+
+
+_Head = tuple[tuple[str, bytes], ...]
+
+
+def run_key(account: str, run: str) -> bytes:
+    """Where a live run stands in the task's state."""
+    return b"%b%b/%b" % (_RUN, account.encode(), run.encode())
+
+
+def _parse(record: Received) -> Command:
+    """The command a record carries. Raises Reject for whatever could not be decided, or not be written on."""
+    command: Command
+    if topic_name(record.topic) == RESULTS:
+        result = decode(record.value, StepResult)
+        if not isfinite(result.duration_ms):
+            raise Reject("not a valid StepResult: duration_ms is no finite number")
+        _check_text(result.output)
+        command = result
+    else:
+        command = decode(record.value, RunCommand)  # type: ignore[arg-type]
+        if isinstance(command, StartRun):
+            _check_text(command.input)
+    time_ms_of(command.run)
+    if record.key != command.run.encode():
+        raise Reject("the record's key is not the run that its value names")
+    return command
+
+
+def _check_text(payload: object) -> None:
+    # A payload is copied unread into steps and facts; what is no text would spoil them for every reader.
+    bytes(payload).decode()  # type: ignore[call-overload]
+
+
+def _stale(start: StartRun, source: Source, now_ms: int) -> RunEnded:
+    message = f"came again too late to be told from a repeat (source {source.topic}:{source.partition}:{source.offset})"
+    error = ErrorInfo("stale", message, retryable=False)
+    return RunEnded(run=start.run, account=start.account, at=now_ms, outcome="stale", error=error)
+
+
+def _running_by_account(state: State) -> Iterator[tuple[str, int]]:
+    for _, value in state.scan(_RUN):
+        run = decode_state(value)
+        yield run.account, len(running(run))
+
+
+def _head(record: Received, account: str, run: str) -> _Head:
+    """The headers of every output of this record; what it was decided on and traced by goes along."""
+    head = [(ACCOUNT, account.encode()), (ID, run.encode()), (SOURCE, source_of(record))]
+    head += [(name, value) for name, value in record.headers if name in (CONTROL, TRACEPARENT)]
+    return tuple(head)
+
+
+def _head_of(head: _Head, id: str) -> _Head:
+    return (head[0], (ID, id.encode()), *head[2:])
+
+
+def _written_fact(fact: RunFact, head: _Head) -> Output:
+    run = head[1][1]
+    if isinstance(fact, StepCompleted | RunEnded):
+        value, at = encode_with_payload(fact, fact.output)
+        return Output("run-facts", run, value, (*head, (PAYLOAD, at)))
+    return Output("run-facts", run, encode(fact), head)
+
+
+def _written_step(step: Step, head: _Head) -> Output:
+    value, at = encode_with_payload(step, step.context)
+    return Output("steps", head[1][1], value, (*head, (PAYLOAD, at)))
+
+
+def _written_timer(timer: TimerCommand, head: _Head) -> Output:
+    run, head = head[1][1], _head_of(head, timer.id)
+    if isinstance(timer, SetTimer):
+        value, at = encode_with_payload(timer, timer.record)
+        return Output("timers-tx", run, value, (*head, (PAYLOAD, at)))
+    return Output("timers-tx", run, encode(timer), head)
