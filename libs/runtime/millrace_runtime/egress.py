@@ -126,6 +126,10 @@ class _Connection(asyncio.Protocol):
             self._fail("connection_lost", f"the connection was {how} {far}")
 
     # ── the parser's side ───────────────────────────────────────────────────────────────────────────────────────────
+    def on_message_begin(self) -> None:
+        if self._answer is not None and self._waiter is not None and self._waiter.done():
+            self.abort()  # a second answer behind the first: see `data_received`
+
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._answer is None:  # trailers are not kept
             self._headers.append((name, value))
@@ -182,7 +186,7 @@ class _Connection(asyncio.Protocol):
 
     def _timed_out(self, timeout_s: float) -> None:
         far = "the answer did not end" if self._answer else "no answer came"
-        self._fail("timeout", f"{far} within {timeout_s:g} s")
+        self._fail("timeout", f"{far} within {timeout_s:.3g} s")
 
     def _done(self, waiter: "asyncio.Future[Answer]") -> None:
         self._timer.cancel()
@@ -310,7 +314,7 @@ class Egress:
             async with asyncio.timeout(wait_s):
                 return await self._open(target, await self._resolve(target))
         except TimeoutError:
-            raise OutgoingFailed("timeout", f"no connection to {target.authority} within {wait_s:g} s") from None
+            raise OutgoingFailed("timeout", f"no connection to {target.authority} within {wait_s:.3g} s") from None
 
     async def _resolve(self, target: egress.Target) -> list[tuple[int, tuple[str, int]]]:
         """(family, socket address) of every address, all of which may be connected to."""
