@@ -135,9 +135,8 @@ async def paced(
         free.append(connection)
         wanted.set()
 
-    for _ in range(connections):
-        free.append(await _connect(host, port, answers, idle))
-    pool = list(free)
+    pool = [await _connect(host, port, answers, idle) for _ in range(connections)]
+    free.extend(pool)
     total = int(rate * seconds)
     due = array("d")
     began = time.perf_counter() + 0.05

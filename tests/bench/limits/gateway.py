@@ -51,7 +51,5 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         }
     )
     await (await producer.send(PREFIX + "ev", value, key=key, partition=hash(event_id) % PARTITIONS))
-    await send(
-        {"type": "http.response.start", "status": 202, "headers": [(b"content-type", b"application/json")]}
-    )
+    await send({"type": "http.response.start", "status": 202, "headers": [(b"content-type", b"application/json")]})
     await send({"type": "http.response.body", "body": b'{"success":true,"eventId":"%s"}' % event_id.encode()})

@@ -53,7 +53,7 @@ async def main() -> None:
                 )
                 sent.append(await producer.send(PREFIX + "ef", orjson.dumps(fact), key=record.key))
         if sent:
-            await asyncio.gather(*sent)  # noqa: TID251 - the limit, as measured
+            await asyncio.gather(*sent)
             if loop.time() - committed > 0.1:
                 await consumer.commit()
                 committed = loop.time()

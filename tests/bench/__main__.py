@@ -1,0 +1,60 @@
+"""`make bench`: ours beside the bare limit, in one run, as `.millrace/bench.json`. `make bench-quick`: a few minutes.
+
+Nothing here asserts a speed: a bar that does not hold is written down as such.
+"""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import uvloop
+
+from tests.bench import ingest, matching, webhooks
+from tests.bench.report import Figure, table, write
+from tests.bench.stack import Stack, stack
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / ".millrace" / "bench"
+RESULT = ROOT / ".millrace" / "bench.json"
+
+
+def plan(quick: bool) -> dict[str, Callable[[Stack], Awaitable[list[Figure]]]]:
+    """The measurements by name, at full or short length."""
+    rounds = 1 if quick else 3
+    seconds = 4.0 if quick else 8.0
+    return {
+        "ingest": lambda s: ingest.single(s, rounds=rounds, seconds=seconds),
+        "batch": lambda s: ingest.batch(s, rounds=rounds, seconds=seconds),
+        "matching": lambda s: matching.run(s, rounds=rounds, count=30_000 if quick else 60_000),
+        "webhooks": lambda s: webhooks.run(
+            s,
+            latency_s=15 if quick else 60,
+            probe_s=6 if quick else 15,
+            hold_s=20 if quick else 60,
+            rest_s=5 if quick else 60,
+        ),
+    }
+
+
+async def main(quick: bool, only: list[str]) -> int:
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    figures: list[Figure] = []
+    async with stack(FOLDER) as running:
+        for name, measure in plan(quick).items():
+            if only and name not in only:
+                continue
+            print(f"… {name}", file=sys.stderr, flush=True)
+            figures += await measure(running)
+            write(figures, RESULT)
+    print(table(figures))
+    return 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("only", nargs="*", help="ingest, batch, matching, webhooks")
+    arguments = parser.parse_args()
+    sys.exit(uvloop.run(main(arguments.quick, arguments.only)))
