@@ -283,6 +283,10 @@ class CancelTimer(Message, frozen=True, tag_field="timer", tag="cancel"):
     account: str
 
 
+class Tick(Message, frozen=True, tag_field="timer", tag="tick"):
+    """Asks for nothing: written for the broker's time on it."""
+
+
 TimerCommand = SetTimer | CancelTimer
 
 

@@ -22,8 +22,8 @@ class Timer(msgspec.Struct, frozen=True, array_like=True, gc=False):
     key: str
     headers: tuple[tuple[str, bytes], ...]
     record: bytes
-    is_claimed: bool
-    """Whether its setting may come again after it fired: set by an at-least-once writer that names no source."""
+    may_repeat: bool
+    """Whether its setting may come again after it is gone: it was set by an at-least-once writer."""
 
 
 class TimerQueue:
