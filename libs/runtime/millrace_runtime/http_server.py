@@ -1,0 +1,84 @@
+"""uvicorn as one worker of a service: its signals are the service's, its end is a drain.
+
+Told to stop it takes no new connection, answers what is in flight, closes idle connections, and returns. uvloop and
+httptools, no access log (a surface counts its own answers). For the services with a surface; the others do not import
+this.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import uvicorn
+
+from millrace_core import limits
+from millrace_core.errors import Fatal
+
+BACKLOG = 2_048
+KEEP_ALIVE_S = 75
+
+
+AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+class HttpServer:
+    """Bound when made, so the port is known and taken before anything else starts; serves while `run` runs."""
+
+    def __init__(self, app: AsgiApp, *, host: str, port: int) -> None:
+        """Raises Fatal when the address cannot be had."""
+        self._socket = _bound(host, port)
+        self.port: int = self._socket.getsockname()[1]
+        config = uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            loop="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            # The service's own bound on the drain comes after it.
+            timeout_graceful_shutdown=int(limits.SHUTDOWN_S_MAX) - 2,
+        )
+        self._server = _Server(config)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """The worker."""
+        async with asyncio.TaskGroup() as group:
+            serving = group.create_task(self._server.serve(sockets=[self._socket]), name="uvicorn")
+            watching = group.create_task(self._watch(stop), name="uvicorn stop")
+            await asyncio.wait([serving])
+            watching.cancel()
+
+    def ready(self) -> str | None:
+        """None when requests are answered."""
+        return None if self._server.started and not self._server.should_exit else "not listening"
+
+    async def _watch(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals belong to the service."""
+        yield
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+        bound.setblocking(False)
+    except OSError as error:
+        bound.close()
+        raise Fatal(f"cannot listen on {host}:{port}: {error.strerror}; choose another MILLRACE_HTTP_PORT") from None
+    return bound
