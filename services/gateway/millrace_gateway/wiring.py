@@ -1,0 +1,62 @@
+"""The gateway's composition: producer, control view, ingest routes, HTTP server."""
+
+from collections.abc import Mapping
+from importlib.metadata import version
+
+from millrace_core.credentials import parse_pepper
+from millrace_gateway.application import application
+from millrace_gateway.bodies import Bodies
+from millrace_gateway.door import open_door, stale
+from millrace_gateway.http import Ingest
+from millrace_gateway.observing import IngestMetrics
+from millrace_gateway.settings import GatewaySettings
+from millrace_kafka.client import Cluster
+from millrace_kafka.control import ControlView
+from millrace_kafka.producer import PlainProducer
+from millrace_runtime import metric_defs
+from millrace_runtime.http_server import HttpServer
+from millrace_runtime.service import Context, Worker
+from millrace_web.api_keys import Accounts, ApiKeys
+from millrace_web.rate_limits import RateLimits
+
+
+async def wire(settings: GatewaySettings, context: Context) -> Mapping[str, Worker]:
+    """Build it. The end comes in the order: no new requests, in-flight ones answered, producer and view closed."""
+    cluster = Cluster(settings.kafka, settings.namespace, f"millrace-gateway-{settings.instance}")
+    keys = ApiKeys(pepper=parse_pepper(settings.key_pepper.get_secret_value()), clock=context.clock)
+    accounts = Accounts()
+    view = ControlView(cluster, followers={"key": keys, "account": accounts}, clock=context.clock)
+    producer = PlainProducer(cluster, observer=context.observer)
+    door = open_door(
+        keys=keys,
+        accounts=accounts,
+        rates=RateLimits(context.clock, share=1 / settings.gateway_replicas),
+        log=producer,
+        view=view,
+    )
+    bodies = Bodies()
+    ingest = Ingest(
+        door=door,
+        log=producer,
+        bodies=bodies,
+        clock=context.clock,
+        observer=IngestMetrics(context.metrics, context.log),
+        behind=application(version("millrace-gateway")),
+    )
+    server = HttpServer(ingest, host=settings.http_host, port=settings.http_port)
+    context.log.info("gateway.bound", host=settings.http_host, port=server.port)
+
+    context.stack.push_async_callback(view.stop)
+    context.stack.push_async_callback(producer.stop)
+    await view.start()
+    await producer.start()
+
+    context.health.add("http", server.ready)
+    context.health.add("log", producer.ready)
+    context.health.add("control", lambda: stale(view))
+    context.metrics.watch(metric_defs.GATEWAY_IN_FLIGHT, lambda: producer.in_flight)
+    context.metrics.watch(metric_defs.GATEWAY_IN_FLIGHT_BYTES, lambda: bodies.held)
+    context.metrics.watch(metric_defs.CONTROL_AGE_SECONDS, view.fresh_age_s)
+    context.metrics.watch(metric_defs.CONTROL_POSITION, lambda: view.position)
+    context.metrics.watch(metric_defs.CONTROL_ENTRIES, lambda: len(keys), "key")
+    return {"control": view.run, "http": server.run}
