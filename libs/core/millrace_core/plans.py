@@ -75,21 +75,21 @@ class HttpConfig(_Config, frozen=True):
     url: str
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = "POST"
     headers: dict[str, str] = {}
-    body: Raw | None = None
-    expect: Raw | None = None
+    body: Any = None
+    expect: Any = None
 
 
 class TransformConfig(_Config, frozen=True):
     """Exactly one of the two: a CEL expression, or a template whose `${…}` are filled in."""
 
     expression: str | None = None
-    value: Raw | msgspec.UnsetType = msgspec.UNSET
+    value: Any = msgspec.UNSET
 
 
 class PublishConfig(_Config, frozen=True):
     provider: str
     name: str
-    properties: Raw | None = None
+    properties: Any = None
     ordering_key: str | None = None
 
 
