@@ -9,6 +9,7 @@ Not here: HTTP, limits on the body's size, who may post.
 
 import json
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -179,7 +180,13 @@ def parse_timestamp(text: str, *, now_ms: int) -> str:
 
 def iso_of(at_ms: int) -> str:
     """Milliseconds since 1970 as `2026-01-31T12:00:00.000Z`."""
-    return _written(datetime.fromtimestamp(at_ms / 1000, UTC))
+    seconds, ms = divmod(at_ms, 1000)
+    return f"{_second(seconds)}.{ms:03d}Z"
+
+
+@lru_cache(maxsize=256)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat(timespec="seconds")
 
 
 def check_key(value: str, name: str, chars_max: int) -> None:
