@@ -22,11 +22,19 @@ def parse(text: str) -> Mapping[str, str]:
         raise Fatal("there is SQL before the first `-- name:` line")
     found: dict[str, str] = {}
     for name, body in zip(rest[::2], rest[1::2], strict=True):
-        sql = body.strip().rstrip(";").strip()
+        sql = _without_comment_behind(body).strip().rstrip(";").strip()
         if name in found or not sql:
             raise Fatal(f"the statement {name} is there twice, or empty")
         found[name] = sql
     return MappingProxyType(found)
+
+
+def _without_comment_behind(body: str) -> str:
+    """A comment above a statement's name line belongs to that statement, not to the end of the one before."""
+    lines = body.rstrip().splitlines()
+    while lines and (not lines[-1].strip() or lines[-1].startswith("--")):
+        lines.pop()
+    return "\n".join(lines)
 
 
 @cache

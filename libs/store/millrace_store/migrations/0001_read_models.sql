@@ -189,7 +189,6 @@ CREATE TABLE read.dead_letters (
     "offset"         bigint      NOT NULL,
     account          text        NOT NULL,
     at               timestamptz NOT NULL,
-    service          text,
     reason           text        NOT NULL,
     source_topic     text,
     source_partition integer,

@@ -1,0 +1,14 @@
+"""`python -m millrace_projector` is the service; with `rebuild [--drop]` it makes the read models anew and ends."""
+
+import sys
+
+from millrace_projector.settings import ProjectorSettings
+from millrace_projector.wiring import wire
+from millrace_runtime import service
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["rebuild"]:
+        from millrace_projector import rebuilding
+
+        sys.exit(rebuilding.main(sys.argv[2:]))
+    service.main("projector", ProjectorSettings, wire)

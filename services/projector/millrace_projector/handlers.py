@@ -1,0 +1,349 @@
+"""What each record says about the read models: the last step of a message's life.
+
+Pure: a record and the batch's rows so far in, rows out. Everything comes from the record (its members, its headers,
+the broker's time), so reading the log again gives the same rows. Raising Reject leaves the batch's rows as they were:
+every value is checked before the first is set.
+Not here: transactions, positions (`processor`), and the SQL that merges with what is stored (`millrace_store`).
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import msgspec
+
+from millrace_core import dead_letters, ids
+from millrace_core.errors import Reject
+from millrace_core.messages import (
+    Delivery,
+    DeliveryAttempted,
+    DeliveryEnded,
+    DeliveryFact,
+    ErrorInfo,
+    Event,
+    EventFact,
+    RunCommand,
+    RunEnded,
+    RunFact,
+    RunStarted,
+    StartRun,
+    StepCompleted,
+    StepFailed,
+    StepStarted,
+    decode,
+)
+from millrace_core.record import ACCOUNT, SOURCE, Received, header, parse_source
+from millrace_projector.rows import Rows
+from millrace_projector.tables import Row
+from millrace_projector.values import (
+    clean,
+    clean_or_none,
+    int4,
+    int4_or_none,
+    int8,
+    json_copy,
+    moment,
+    moment_or_none,
+    short_topic,
+    uuid_hex,
+    uuid_hex_or_none,
+)
+
+NO_PLACE = (-1, -1)
+
+
+class _PlanHead(msgspec.Struct, frozen=True, gc=False):
+    id: str = ""
+    kind: str | None = None
+    version: int | None = None
+    name: str | None = None
+
+
+def event_posted(record: Received, rows: Rows) -> None:
+    """`events`: the first record of an id is the event; a repeat of its uniqueKey only has an outcome."""
+    event = decode(record.value, Event)
+    id = uuid_hex(event.id)
+    properties = bytes(event.properties)
+    copy, refused = json_copy(properties)
+    extensions = None
+    if event.extensions is not None:
+        extensions = json.dumps({clean(name): clean(value) for name, value in event.extensions.items()})
+    row = (
+        id,
+        clean(event.account),
+        clean(event.identifier),
+        moment(event.received_at),
+        clean_or_none(event.timestamp),
+        clean_or_none(event.unique_key),
+        clean_or_none(event.ordering_key),
+        clean_or_none(event.replay),
+        int4(event.hops),
+        extensions,
+        record.partition,
+        record.offset,
+        properties,
+        copy,
+        refused,
+    )
+    rows.events.setdefault(id, row)
+
+
+def event_decided(record: Received, rows: Rows) -> None:
+    """`event-facts`: the outcome of one record on `events`, and the children it names."""
+    fact = decode(record.value, EventFact)
+    event, account = uuid_hex(fact.event), clean(fact.account)
+    source = parse_source(header(record, SOURCE))
+    place = (int4(source.partition), int8(source.offset)) if source is not None else NO_PLACE
+    outcome = (
+        event,
+        *place,
+        account,
+        fact.outcome,
+        moment(fact.at),
+        uuid_hex_or_none(fact.duplicate_of),
+        clean_or_none(fact.reason),
+    )
+    children: list[Row] = [
+        (event, "run", uuid_hex(run.id), account, uuid_hex(run.subscription), None) for run in fact.runs
+    ]
+    for child in fact.deliveries:
+        subscription, endpoint = uuid_hex(child.subscription), uuid_hex(child.endpoint)
+        children.append((event, "delivery", uuid_hex(child.id), account, subscription, endpoint))
+    rows.event_outcomes.setdefault((event, *place), outcome)
+    for row in children:
+        rows.event_matches.setdefault(row[:3], row)
+
+
+def run_asked(record: Received, rows: Rows) -> None:
+    """`run-commands`: a run that shall begin is a row `queued`. Its other commands change no row."""
+    command: RunCommand = decode(record.value, RunCommand)  # type: ignore[arg-type]
+    if not isinstance(command, StartRun):
+        return
+    id, created_at = uuid_hex(command.run), moment(record.timestamp)
+    plan_id, kind, version, name = _plan(command.plan)
+    subscription = uuid_hex_or_none(command.subscription)
+    event = None if command.event is None else uuid_hex(command.event.id)
+    row = rows.run(id, clean(command.account))
+    if row.created_at is not None:
+        return
+    row.is_fresh = True
+    row.created_at = created_at
+    row.plan, row.plan_kind, row.plan_version, row.plan_name = plan_id, kind, version, name
+    row.subscription, row.event = subscription, event
+    row.identifier = None if command.event is None else clean(command.event.identifier)
+    row.requested_by = clean_or_none(command.requested_by)
+    row.input = bytes(command.input)
+
+
+def run_told(record: Received, rows: Rows) -> None:
+    """`run-facts`: runs, their steps and the attempts of those."""
+    fact: RunFact = decode(record.value, RunFact)  # type: ignore[arg-type]
+    _RUN_FACTS[type(fact)](fact, rows)
+
+
+def _run_started(fact: RunStarted, rows: Rows) -> None:
+    id, at, plan = uuid_hex(fact.run), moment(fact.at), _plan_uuid(fact.plan_id)
+    version, subscription = int4(fact.plan_version), uuid_hex_or_none(fact.subscription)
+    event = uuid_hex_or_none(fact.event)
+    row = rows.run(id, clean(fact.account))
+    row.started_at = row.started_at or at
+    if row.plan_kind is None:
+        row.plan, row.plan_kind, row.plan_version = plan, clean(fact.plan_kind), version
+        row.subscription, row.event = subscription, event
+    row.becomes("running")
+
+
+def _step_started(fact: StepStarted, rows: Rows) -> None:
+    run, account, at, attempt = uuid_hex(fact.run), clean(fact.account), moment(fact.at), int4(fact.attempt)
+    node = clean(fact.node)
+    step = rows.step(run, node, account)
+    step.type = step.type or clean(fact.type)
+    step.started_at = step.started_at or at
+    if attempt == 1:
+        step.is_fresh = True
+    step.becomes("running", attempt)
+    row = rows.step_attempt(run, node, attempt, account)
+    row.is_fresh = True
+    row.started_at = row.started_at or at
+
+
+def _step_completed(fact: StepCompleted, rows: Rows) -> None:
+    run, account, at, attempt = uuid_hex(fact.run), clean(fact.account), moment(fact.at), int4(fact.attempt)
+    node = clean(fact.node)
+    step = rows.step(run, node, account)
+    if step.becomes("completed", attempt):
+        step.ended_at, step.output = at, bytes(fact.output)
+    row = rows.step_attempt(run, node, attempt, account)
+    if row.status == "running":
+        row.status, row.ended_at, row.duration_ms = "completed", at, fact.duration_ms
+
+
+def _step_failed(fact: StepFailed, rows: Rows) -> None:
+    run, account, at, attempt = uuid_hex(fact.run), clean(fact.account), moment(fact.at), int4(fact.attempt)
+    node, retry_at = clean(fact.node), moment_or_none(fact.retry_at)
+    code, message = _error(fact.error)
+    step = rows.step(run, node, account)
+    if step.becomes("failed" if retry_at is None else "retrying", attempt):
+        step.ended_at = at if retry_at is None else None
+        step.retry_at, step.error_code, step.error_message = retry_at, code, message
+    row = rows.step_attempt(run, node, attempt, account)
+    if row.status == "running":
+        row.status, row.ended_at, row.duration_ms = "failed", at, fact.duration_ms
+        row.retry_at, row.error_code, row.error_message = retry_at, code, message
+
+
+def _run_ended(fact: RunEnded, rows: Rows) -> None:
+    id, at = uuid_hex(fact.run), moment(fact.at)
+    row = rows.run(id, clean(fact.account))
+    if row.becomes(fact.outcome):
+        row.ended_at = at
+        row.error_code, row.error_message = _error(fact.error)
+        row.output = bytes(fact.output)
+
+
+def delivery_asked(record: Received, rows: Rows) -> None:
+    """`deliveries`: a message that shall be delivered is a row `queued`. Records that ask for its further attempts
+    say the same again."""
+    delivery = decode(record.value, Delivery)
+    id, endpoint, event = uuid_hex(delivery.id), uuid_hex(delivery.endpoint), uuid_hex(delivery.event)
+    # Never the record's own time: of several records for one delivery, in different topics, any may be read first.
+    created_at = moment(delivery.created_at or ids.time_ms_of(delivery.id))
+    subscription = uuid_hex_or_none(delivery.subscription)
+    row = rows.delivery(id, clean(delivery.account), endpoint, event)
+    if row.created_at is not None:
+        return
+    row.is_fresh = delivery.attempt <= 1
+    row.created_at = created_at
+    row.subscription = subscription
+    row.type = clean(delivery.type)
+    row.body = bytes(delivery.body)
+
+
+def delivery_told(record: Received, rows: Rows) -> None:
+    """`delivery-facts`: attempts, and how a delivery ended."""
+    fact: DeliveryFact = decode(record.value, DeliveryFact)  # type: ignore[arg-type]
+    id, at = uuid_hex(fact.delivery), moment(fact.at)
+    endpoint, event, account = uuid_hex(fact.endpoint), uuid_hex(fact.event), clean(fact.account)
+    if isinstance(fact, DeliveryEnded):
+        row = rows.delivery(id, account, endpoint, event)
+        if row.becomes(fact.outcome, 0):
+            row.ended_at, row.next_attempt_at = at, None
+            row.error_code, row.error_message = fact.outcome, clean(fact.reason)
+        return
+    attempt, status, retry_at = int4(fact.attempt), int4_or_none(fact.status), moment_or_none(fact.retry_at)
+    code, message = _error(fact.error)
+    row = rows.delivery(id, account, endpoint, event)
+    if row.becomes(fact.outcome, attempt):
+        row.ended_at = None if fact.outcome == "retrying" else at
+        row.next_attempt_at, row.last_status = retry_at, status
+        row.error_code, row.error_message = code, message
+    rows.delivery_attempts.setdefault((id, attempt), _attempt_row(fact, id, account, code, message))
+
+
+def _attempt_row(
+    fact: DeliveryAttempted, id: str, account: str, code: str | None, message: str | None
+) -> tuple[object, ...]:
+    return (
+        id,
+        fact.attempt,
+        account,
+        fact.outcome,
+        moment(fact.at),
+        fact.duration_ms,
+        clean(fact.url),
+        fact.status,
+        code,
+        message,
+        clean_or_none(fact.response),
+        moment_or_none(fact.retry_at),
+    )
+
+
+def letter_died(record: Received, rows: Rows) -> None:
+    """`dead-letters`: a refused record as it was. Any bytes will do: this one never raises Reject."""
+    own = (dead_letters.TOPIC, dead_letters.PARTITION, dead_letters.OFFSET, dead_letters.REASON)
+    topic, partition, offset, reason = (_text(header(record, name)) for name in own)
+    others = [[clean(name), _text(value)] for name, value in record.headers if name not in own]
+    rows.dead_letters.append(
+        (
+            short_topic(record.topic),
+            record.partition,
+            record.offset,
+            _text(header(record, ACCOUNT)) or "",
+            moment(record.timestamp),
+            reason or "no reason was given",
+            None if topic is None else short_topic(topic),
+            _number(partition, 2**31 - 1),
+            _number(offset, 2**63 - 1),
+            record.key,
+            record.value,
+            json.dumps(others),
+        )
+    )
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else clean(value.decode("utf-8", "replace"))
+
+
+def _number(text: str | None, most: int) -> int | None:
+    return (
+        int(text)
+        if text is not None and text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= most
+        else None
+    )
+
+
+def _error(error: ErrorInfo | None) -> tuple[str | None, str | None]:
+    return (None, None) if error is None else (clean(error.code), clean(error.message))
+
+
+def _plan(raw: msgspec.Raw) -> tuple[str | None, str | None, int | None, str | None]:
+    """Id, kind, version and name of the plan a run pins. The decider judges the plan; here a part that cannot be
+    shown is left out."""
+    try:
+        head = _decode_plan_head(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None, None, None, None
+    version = head.version if head.version is not None and abs(head.version) < 2**31 else None
+    return _plan_uuid(head.id), clean_or_none(head.kind), version, clean_or_none(head.name)
+
+
+_decode_plan_head = msgspec.json.Decoder(_PlanHead).decode
+
+
+def _plan_uuid(id: str) -> str | None:
+    try:
+        return uuid_hex(id)
+    except Reject:
+        return None
+
+
+_RUN_FACTS: Mapping[type, Callable[..., None]] = MappingProxyType(
+    {
+        RunStarted: _run_started,
+        StepStarted: _step_started,
+        StepCompleted: _step_completed,
+        StepFailed: _step_failed,
+        RunEnded: _run_ended,
+    }
+)
+
+HANDLERS: Mapping[str, Callable[[Received, Rows], None]] = MappingProxyType(
+    {
+        "events": event_posted,
+        "event-facts": event_decided,
+        "run-commands": run_asked,
+        "run-commands-tx": run_asked,
+        "run-facts": run_told,
+        "deliveries": delivery_asked,
+        "deliveries-tx": delivery_asked,
+        "deliveries-overflow": delivery_asked,
+        "delivery-facts": delivery_told,
+        "dead-letters": letter_died,
+        "dead-letters-tx": letter_died,
+    }
+)
+"""Every topic the projector reads, by catalogue name."""
+
+TOPICS = tuple(HANDLERS)

@@ -1,0 +1,192 @@
+"""The projector's loop: what the group assigned, read from the positions in Postgres, into Postgres.
+
+Postgres or the broker away: it waits and begins again, for ever, unready meanwhile; nothing is lost, since a position
+moves only with its rows. Another owner ahead of it (a frozen process that woke, a rebuild that swapped the schema):
+its batch rolls back and it reads the positions anew. A position outside the log stops that partition and says so.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from millrace_core import limits
+from millrace_core.clock import Clock
+from millrace_core.errors import Retry, Stale
+from millrace_core.record import Received
+from millrace_kafka.observer import Observer
+from millrace_kafka.positioned import PositionedConsumer
+from millrace_kafka.reader import OffLog, Reader
+from millrace_projector.batches import Batches
+from millrace_projector.ports import Told
+from millrace_store.pool import AWAY, Connection
+from millrace_store.projection import Place, Projection
+
+POLL_S = 0.25
+AGE_EVERY_S = 1.0
+
+
+class PostgresAway(Retry):
+    """Postgres is away."""
+
+
+class Projector:
+    """Runs until told to stop. `connect` opens a connection of its own; `consumer` makes a member of the group."""
+
+    def __init__(
+        self,
+        *,
+        connect: Callable[[], Awaitable[Connection]],
+        consumer: Callable[[], PositionedConsumer],
+        projection: Projection,
+        batches: Batches,
+        observer: Observer,
+        told: Told,
+        clock: Clock,
+        gather_s: float = limits.PROJECTOR_GATHER_S,
+        records_max: int = limits.PROJECTOR_RECORDS_MAX,
+    ) -> None:
+        self._connect = connect
+        self._make_consumer = consumer
+        self._projection = projection
+        self._batches = batches
+        self._observer = observer
+        self._told = told
+        self._clock = clock
+        self._gather_s = gather_s
+        self._records_max = records_max
+        self._why: str | None = "not started"
+        self._off_log: dict[Place, str] = {}
+        self._generation = -1
+        self._committed_at = 0.0
+        self._aged_at = 0.0
+        self._times: dict[Place, int] = {}
+
+    def ready(self) -> str | None:
+        """None while batches are being projected; else why not."""
+        if self._off_log:
+            return "; ".join(f"{topic}/{partition}: {why}" for (topic, partition), why in self._off_log.items())
+        return self._why
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """The worker: live, and after any failure live again, until `stop`."""
+        failures = 0
+        while not stop.is_set():
+            try:
+                async with self._make_consumer() as consumer:
+                    failures = 0
+                    await self._with_postgres(consumer, stop)
+            except Retry as error:
+                self._why = str(error)
+                self._observer.restarted("projector", self._why)
+                await _stopped_within(stop, limits.RESTART_BACKOFF_S[min(failures, len(limits.RESTART_BACKOFF_S) - 1)])
+                failures += 1
+
+    async def _with_postgres(self, consumer: PositionedConsumer, stop: asyncio.Event) -> None:
+        """One life after another of the connection; the membership outlives them."""
+        failures = 0
+        while not stop.is_set():
+            connection: Connection | None = None
+            try:
+                connection = await self._connected()
+                self._generation = -1
+                while not stop.is_set():
+                    await self._step(consumer, connection)
+                    failures = 0
+            except PostgresAway as error:
+                self._why = str(error)
+                self._observer.restarted("postgres", self._why)
+                await _stopped_within(stop, limits.RESTART_BACKOFF_S[min(failures, len(limits.RESTART_BACKOFF_S) - 1)])
+                failures += 1
+            finally:
+                if connection is not None:
+                    connection.terminate()
+
+    async def _connected(self) -> Connection:
+        try:
+            return await self._connect()
+        except Retry as error:
+            raise PostgresAway(str(error)) from error
+
+    async def _step(self, consumer: PositionedConsumer, connection: Connection) -> None:
+        """One batch, or a look around when there is none."""
+        try:
+            consumer.check()
+            if self._generation != consumer.generation:
+                await self._take_over(consumer, connection)
+            records = await self._gathered(consumer)
+            await self._batches.write(connection, records, consumer.moved(self._owned_positions(consumer)))
+        except Stale as error:
+            self._observer.restarted("positions", str(error))
+            self._generation = -1
+            return
+        except OffLog:
+            self._generation = -1
+            await self._look_for_off_log(consumer)
+            return
+        except AWAY as error:
+            raise PostgresAway(f"Postgres is away: {str(error) or type(error).__name__}") from error
+        self._why = None if consumer.owned or consumer.generation else "waiting for partitions"
+        self._tell(consumer, records)
+
+    async def _gathered(self, consumer: PositionedConsumer) -> list[Received]:
+        """A batch: at once when nothing was committed lately, else what has come since, so that a busy projector
+        writes few large transactions."""
+        records = await consumer.poll(timeout_s=POLL_S, max_records=self._records_max)
+        pause = self._committed_at + self._gather_s - self._clock.monotonic()
+        if records and pause > 0 and len(records) < self._records_max:
+            await asyncio.sleep(pause)
+            records += await consumer.poll(timeout_s=0, max_records=self._records_max - len(records))
+        if records:
+            self._committed_at = self._clock.monotonic()
+        return records
+
+    async def _take_over(self, consumer: PositionedConsumer, connection: Connection) -> None:
+        """Read from where the read models are. Partitions they do not know begin at the log's start."""
+        generation, owned = consumer.generation, consumer.owned - self._off_log.keys()
+        await self._batches.reload(connection)
+        if unknown := owned - self._batches.positions.keys():
+            await self._projection.begin(connection, await consumer.reader.starts(unknown))
+            await self._batches.reload(connection)
+        consumer.assign({place: self._batches.positions[place] for place in owned})
+        self._generation = generation
+
+    def _owned_positions(self, consumer: PositionedConsumer) -> dict[Place, int]:
+        positions = self._batches.positions
+        return {place: positions[place] for place in consumer.owned if place in positions}
+
+    async def _look_for_off_log(self, consumer: PositionedConsumer) -> None:
+        self._off_log |= await off_log(consumer.reader, self._owned_positions(consumer))
+        for (topic, partition), why in self._off_log.items():
+            self._observer.stopped(topic, partition, why)
+
+    def _tell(self, consumer: PositionedConsumer, records: list[Received]) -> None:
+        now = self._clock.monotonic()
+        for record in records[-1:]:
+            self._observer.batch(record.topic, record.partition, len(records), now - self._committed_at)
+        self._times |= {consumer.place(record): record.timestamp for record in records}
+        if now - self._aged_at < AGE_EVERY_S:
+            return
+        self._aged_at = now
+        wall_ms = self._clock.now_ms()
+        for place in consumer.owned:
+            behind = consumer.behind(place)
+            age_s = max(0, wall_ms - self._times.get(place, wall_ms)) / 1000 if behind else 0.0
+            self._told.age(*place, age_s)
+            self._observer.lag(*place, behind, age_s)
+
+
+async def off_log(reader: Reader, positions: dict[Place, int]) -> dict[Place, str]:
+    """Which positions lie outside the log, and what to do about it."""
+    starts, ends = await reader.starts(positions), await reader.ends(positions)
+    return {
+        place: f"position {offset} is outside the log ({starts[place]} to {ends[place]}): run `millrace rebuild`"
+        for place, offset in positions.items()
+        if not starts[place] <= offset <= ends[place]
+    }
+
+
+async def _stopped_within(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        pass

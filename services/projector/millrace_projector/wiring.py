@@ -1,0 +1,60 @@
+"""The composition root: what the projector is made of."""
+
+from collections.abc import Mapping
+from functools import partial
+
+from millrace_kafka.client import Cluster
+from millrace_kafka.positioned import PositionedConsumer
+from millrace_kafka.producer import PlainProducer
+from millrace_projector.batches import Batches
+from millrace_projector.handlers import TOPICS
+from millrace_projector.processor import Projector
+from millrace_projector.settings import ProjectorSettings
+from millrace_runtime import metric_defs
+from millrace_runtime.metrics import Metrics
+from millrace_runtime.service import Context, Worker
+from millrace_store.pool import connect
+from millrace_store.projection import Projection
+
+GROUP = "projector"
+
+
+class Meters:
+    """What was written, as metrics."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._rows = metrics.counter(metric_defs.PROJECTOR_ROWS)
+        self._seconds = metrics.histogram(metric_defs.PROJECTOR_COMMIT_SECONDS)
+        self._age = metrics.gauge(metric_defs.PROJECTOR_POSITION_AGE_SECONDS)
+
+    def wrote(self, table: str, rows: int) -> None:
+        self._rows.labels(table).inc(rows)
+
+    def committed(self, seconds: float) -> None:
+        self._seconds.observe(seconds)
+
+    def age(self, topic: str, partition: int, seconds: float) -> None:
+        self._age.labels(topic, str(partition)).set(seconds)
+
+
+async def wire(settings: ProjectorSettings, context: Context) -> Mapping[str, Worker]:
+    """Build the service; nothing reads before its worker runs."""
+    cluster = Cluster(settings.kafka, settings.namespace, client_id=f"millrace-projector-{settings.instance}")
+    producer = PlainProducer(cluster, observer=context.observer)
+    await producer.start()
+    context.stack.push_async_callback(producer.stop)
+    projection, meters = Projection(), Meters(context.metrics)
+    projector = Projector(
+        connect=partial(connect, settings.postgres.get_secret_value(), name="millrace projector"),
+        consumer=partial(
+            PositionedConsumer, cluster, group=GROUP, topics=TOPICS, instance=f"projector-{settings.instance}"
+        ),
+        projection=projection,
+        batches=Batches(projection, letters=producer, observer=context.observer, told=meters, clock=context.clock),
+        observer=context.observer,
+        told=meters,
+        clock=context.clock,
+        gather_s=settings.gather_s,
+    )
+    context.health.add("projector", projector.ready)
+    return {"projector": projector.run}
