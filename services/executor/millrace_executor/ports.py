@@ -2,10 +2,11 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from millrace_core import egress
 from millrace_core.clock import Clock
+from millrace_core.expressions import Scope
 from millrace_core.messages import ErrorInfo, Step
 from millrace_core.record import Output, Received
 from millrace_runtime.egress import Answer
@@ -51,7 +52,7 @@ class Attempt:
 
     step: Step
     asked_by: Received
-    scope: dict[str, Any]
+    scope: Scope
 
 
 @dataclass(frozen=True, slots=True)

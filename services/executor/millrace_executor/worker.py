@@ -7,13 +7,14 @@ do; a record that is no step is rejected. Lanes call `work`, many at once; an ac
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 import orjson
 
 from millrace_core import limits, record
 from millrace_core.errors import Reject
+from millrace_core.expressions import Scope
 from millrace_core.messages import ErrorInfo, Raw, Step, StepResult, decode, encode_with_payload, null
 from millrace_core.record import Output, Received
 from millrace_executor.ports import Attempt, Done, Node, StepFailed, Tools
@@ -93,9 +94,9 @@ class Executor:
         return done, None
 
 
-def _scope(step: Step) -> dict[str, Any]:
+def _scope(step: Step) -> Scope:
     loaded = orjson.loads(step.context)
-    return loaded if isinstance(loaded, dict) else {}
+    return Scope(loaded if isinstance(loaded, dict) else {})
 
 
 def _error(code: str, message: str, *, retryable: bool = False) -> ErrorInfo:

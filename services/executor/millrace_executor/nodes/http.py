@@ -5,14 +5,13 @@ and 5xx may be tried again, other answers may not. The key is the same on every 
 that heeds `Idempotency-Key` does its work once though a crash sends the request twice.
 """
 
-from typing import Any
-
 import msgspec
 import orjson
 
 from millrace_core import egress, expressions, limits
 from millrace_core.errors import Reject
 from millrace_core.plans import HttpConfig
+from millrace_executor.nodes.templates import template_of
 from millrace_executor.ports import Attempt, Done, StepFailed, Tools
 from millrace_runtime.egress import Answer
 
@@ -57,7 +56,7 @@ def _body(config: HttpConfig, attempt: Attempt, headers: dict[str, str]) -> byte
     """The request's body; sets its content-type where the config does not. Text goes as it is, the rest as JSON."""
     if config.body is None or config.method in _WITHOUT_BODY:
         return b""
-    value = expressions.render(orjson.loads(config.body), attempt.scope)
+    value = expressions.render(template_of(config.body), attempt.scope)
     if isinstance(value, str):
         headers.setdefault("content-type", "text/plain; charset=utf-8")
         return value.encode("utf-8", "replace")
@@ -67,7 +66,7 @@ def _body(config: HttpConfig, attempt: Attempt, headers: dict[str, str]) -> byte
 
 def _expect(config: HttpConfig, answer: Answer) -> None:
     status = answer.status
-    expected: Any = None if config.expect is None else orjson.loads(config.expect)
+    expected = template_of(config.expect)
     if expected is None:
         if 200 <= status < 300:
             return

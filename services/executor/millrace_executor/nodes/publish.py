@@ -5,15 +5,14 @@ repeat of the attempt publishes the same event, which the matcher knows as a rep
 that the run came from; over the bound it is refused, or an event that causes itself would never end.
 """
 
-from typing import Any
-
 import msgspec
-import orjson
 
 from millrace_core import event, expressions, limits
 from millrace_core.errors import Reject
+from millrace_core.expressions import Scope
 from millrace_core.identifiers import identifier_of
 from millrace_core.plans import PublishConfig
+from millrace_executor.nodes.templates import template_of
 from millrace_executor.ports import Attempt, Done, StepFailed, Tools
 
 UNIQUE_KEY_PREFIX = "step/"
@@ -47,10 +46,10 @@ async def run(attempt: Attempt, tools: Tools) -> Done:
     return Done(msgspec.json.encode(output), (event.to_output(made, surface="step"),))
 
 
-def _properties(config: PublishConfig, scope: dict[str, Any]) -> msgspec.Raw:
+def _properties(config: PublishConfig, scope: Scope) -> msgspec.Raw:
     if config.properties is None:
         return event.NO_PROPERTIES
-    encoded = msgspec.json.encode(expressions.render(orjson.loads(config.properties), scope))
+    encoded = msgspec.json.encode(expressions.render(template_of(config.properties), scope))
     if len(encoded) > limits.BODY_BYTES_MAX:
         raise StepFailed(
             "properties_too_large",
@@ -60,14 +59,14 @@ def _properties(config: PublishConfig, scope: dict[str, Any]) -> msgspec.Raw:
     return event.checked_properties(encoded)
 
 
-def _text(template: str, scope: dict[str, Any], where: str) -> str:
+def _text(template: str, scope: Scope, where: str) -> str:
     value = expressions.render(template, scope)
     if not isinstance(value, str):
         raise Reject(f"{where} must come out as text, not {type(value).__name__}: write it as ${{string(x)}}")
     return value
 
 
-def _hops(scope: dict[str, Any]) -> int:
-    source = scope.get("event")
+def _hops(scope: Scope) -> int:
+    source = scope.variables["event"]
     hops = source.get("hops", 0) if isinstance(source, dict) else 0
     return hops if isinstance(hops, int) else 0
