@@ -1,0 +1,59 @@
+"""The transactions of the API: one for each request, and none that waits for anything but Postgres.
+
+A server that is away is the problem Unavailable, whatever the driver calls it. Not here: statements (`sql/api`).
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Literal, cast
+
+from millrace_api.application.problems import Unavailable
+from millrace_store.pool import AWAY, Connection, Pool
+
+Isolation = Literal["read_committed", "repeatable_read"]
+
+
+class Database:
+    """Gives connections inside a transaction."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Connection]:
+        """One view of everything, unchanged until the end."""
+        async with self._transaction(isolation="repeatable_read", readonly=True) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[Connection]:
+        """Committed when the block ends well. Raises Unavailable when it may not have been."""
+        async with self._transaction(isolation="read_committed", readonly=False) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def asking(self) -> AsyncIterator[Connection]:
+        """For one statement, which is a transaction of its own."""
+        try:
+            async with self._pool.acquire() as lent:
+                yield _connection(lent)
+        except AWAY as error:
+            raise _away(error) from error
+
+    @asynccontextmanager
+    async def _transaction(self, *, isolation: Isolation, readonly: bool) -> AsyncIterator[Connection]:
+        try:
+            async with self._pool.acquire() as lent, lent.transaction(isolation=isolation, readonly=readonly):
+                yield _connection(lent)
+        except AWAY as error:
+            raise _away(error) from error
+
+
+def _connection(lent: object) -> Connection:
+    """The pool lends a proxy that does all a connection does."""
+    return cast(Connection, lent)
+
+
+def _away(error: BaseException) -> Unavailable:
+    # The driver's text may name hosts and users: it stays in the cause.
+    return Unavailable("Postgres cannot be reached right now: nothing is known to have changed. Try again shortly.")

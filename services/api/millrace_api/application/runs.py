@@ -1,0 +1,233 @@
+"""Runs: started by hand, looked at with their steps and attempts, cancelled.
+
+A start and a cancellation are records on `run-commands`; the orchestrator decides what becomes of them. Not here: runs
+that events start (the matcher).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+import orjson
+
+from millrace_api.application.notation import stored, stored_run, written
+from millrace_api.application.problems import Conflict, Invalid, NotFound, Unavailable, at
+from millrace_api.application.views import ErrorView, Json, error_of, raw
+from millrace_core import ids, record
+from millrace_core.errors import Reject, Retry
+from millrace_core.event import check_depth
+from millrace_core.messages import CancelRun, Raw, StartRun, encode, encode_with_payload
+from millrace_core.record import Output
+from millrace_store import queries
+from millrace_store.aggregates import Row
+from millrace_store.pool import Connection
+
+_SQL = queries.load("api/runs")
+TOPIC = "run-commands"
+STATUSES = ("queued", "running", "completed", "failed", "cancelled", "timed_out", "stale", "dead_lettered")
+LIVE = frozenset({"queued", "running"})
+
+Below = tuple[datetime, UUID]
+
+
+class Place(Protocol):
+    """Where an acked record stands."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+
+
+class Log(Protocol):
+    """The plain producer."""
+
+    async def write(self, outputs: Sequence[Output]) -> Sequence[Place]:
+        """Returns when all are acked. Raises Retry when that is not known, Reject for what can never be written."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    id: str
+    status: str
+    plan_id: str | None
+    plan_kind: str | None
+    plan_version: int | None
+    plan_name: str | None
+    subscription: str | None
+    event: str | None
+    identifier: str | None
+    requested_by: str | None
+    error: ErrorView | None
+    created_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptView:
+    n: int
+    status: str
+    started_at: datetime | None
+    ended_at: datetime | None
+    duration_ms: float | None
+    error: ErrorView | None
+    retry_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class StepView:
+    id: str
+    type: str | None
+    status: str
+    started_at: datetime | None
+    ended_at: datetime | None
+    retry_at: datetime | None
+    error: ErrorView | None
+    output: Json
+    attempts: list[AttemptView]
+
+
+@dataclass(frozen=True, slots=True)
+class RunView(RunSummary):
+    input: Json
+    output: Json
+    steps: list[StepView]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which runs a list shows; None = any."""
+
+    status: str | None = None
+    plan_id: str | None = None
+    event: str | None = None
+    subscription: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A run that was asked for. It is `queued` until the orchestrator took it."""
+
+    id: str
+    status: str
+    place: Place
+
+
+async def start(log: Log, account: str, plan: bytes, *, input: bytes, requested_by: str) -> Started:
+    """Ask for a run of this plan. `input` is JSON whose bytes the run keeps."""
+    run = ids.new_id(ids.RUN)
+    data = _checked_input(input)
+    command = StartRun(run=run, account=account, plan=Raw(plan), requested_by=requested_by, input=data)
+    value, payload = encode_with_payload(command, data)
+    return Started(run, "queued", await _command(log, account, run, value, (record.PAYLOAD, payload)))
+
+
+async def cancel(log: Log, account: str, run: RunView, *, requested_by: str) -> Started:
+    """Ask for the run's end. Raises Conflict when it is over."""
+    if run.status not in LIVE:
+        raise Conflict(f"This run is over ({run.status}): there is nothing to cancel.")
+    value = encode(CancelRun(run=run.id, account=account, requested_by=requested_by))
+    return Started(run.id, run.status, await _command(log, account, run.id, value))
+
+
+async def get(tx: Connection, account: str, id: str) -> RunView:
+    uuid = stored_run(id)
+    row = await tx.fetchrow(_SQL["get_run"], account, uuid)
+    if row is None:
+        raise NotFound("run", id)
+    attempts: dict[str, list[AttemptView]] = {}
+    for attempt in await tx.fetch(_SQL["attempts_of_run"], account, uuid):
+        attempts.setdefault(attempt["node"], []).append(_attempt(attempt))
+    steps = [_step(step, attempts) for step in await tx.fetch(_SQL["steps_of_run"], account, uuid)]
+    return RunView(**_summary(row), input=raw(row["input"]), output=raw(row["output"]), steps=steps)
+
+
+async def listed(tx: Connection, account: str, *, below: Below, count: int, filter: Filter) -> list[RunSummary]:
+    """Newest first."""
+    if filter.status is not None and filter.status not in STATUSES:
+        raise Invalid(f"one of {', '.join(STATUSES)}", where="status")
+    rows = await tx.fetch(
+        _SQL["list_runs"],
+        account,
+        *below,
+        count,
+        filter.status,
+        filter.plan_id,
+        None if filter.event is None else stored(filter.event, "event", ids.EVENT),
+        None if filter.subscription is None else stored(filter.subscription, "subscription", ids.SUBSCRIPTION),
+    )
+    return [RunSummary(**_summary(row)) for row in rows]
+
+
+async def _command(log: Log, account: str, run: str, value: bytes, *more: tuple[str, bytes]) -> Place:
+    headers = ((record.ACCOUNT, account.encode()), (record.ID, run.encode()), (record.SURFACE, b"native"), *more)
+    try:
+        (place,) = await log.write([Output(TOPIC, run.encode(), value, headers)])
+    except Retry as error:
+        raise Unavailable("The log cannot be reached right now: the command may or may not have been taken.") from error
+    except Reject as error:
+        raise Invalid(str(error), where="input") from None
+    return place
+
+
+def _checked_input(input: bytes) -> Raw:
+    try:
+        loaded = orjson.loads(input)
+    except orjson.JSONDecodeError as error:
+        raise Invalid(f"not valid JSON: {error}", where="input") from None
+    if not isinstance(loaded, dict):
+        raise Invalid("must be an object, as an event's properties are", where="input")
+    with at("input"):
+        check_depth(loaded)
+    return Raw(input.strip())
+
+
+def _summary(row: Row) -> Mapping[str, Any]:
+    return {
+        "id": ids.prefixed(ids.RUN, row["id"]),
+        "status": row["status"],
+        "plan_id": row["plan_id"],
+        "plan_kind": row["plan_kind"],
+        "plan_version": row["plan_version"],
+        "plan_name": row["plan_name"],
+        "subscription": written(ids.SUBSCRIPTION, row["subscription"]),
+        "event": written(ids.EVENT, row["event"]),
+        "identifier": row["identifier"],
+        "requested_by": row["requested_by"],
+        "error": error_of(row),
+        "created_at": row["created_at"],
+        "started_at": row["started_at"],
+        "ended_at": row["ended_at"],
+    }
+
+
+def _step(row: Row, attempts: Mapping[str, list[AttemptView]]) -> StepView:
+    return StepView(
+        id=row["node"],
+        type=row["type"],
+        status=row["status"],
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+        retry_at=row["retry_at"],
+        error=error_of(row),
+        output=raw(row["output"]),
+        attempts=attempts.get(row["node"], []),
+    )
+
+
+def _attempt(row: Row) -> AttemptView:
+    return AttemptView(
+        n=row["attempt"],
+        status=row["status"],
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+        duration_ms=row["duration_ms"],
+        error=error_of(row),
+        retry_at=row["retry_at"],
+    )
