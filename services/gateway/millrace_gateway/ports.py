@@ -24,8 +24,8 @@ class EventLog(Protocol):
     """Records submitted and not yet acked or failed."""
 
     def submit(self, output: Output) -> Awaitable[Acked]:
-        """Queue one record, at once. Raises Retry when nothing can be queued now; the answer's Retry means that the record may
-        be on the log or not."""
+        """Queue one record, at once. Raises Retry when nothing can be queued now; the answer's Retry means that the
+        record may be on the log or not."""
         ...
 
     async def write(self, outputs: Sequence[Output]) -> Sequence[Acked]:
