@@ -41,6 +41,7 @@ ATTRIBUTE_CHARS_MAX = 4_096
 
 _NAME = re.compile(r"[a-z0-9]{1,64}")
 _JSON_TYPE = re.compile(r"(?i)\s*[\w.+-]+/(json|[\w.-]+\+json)\s*(;.*)?", re.DOTALL)
+_TEXT_TYPE = re.compile(r"(?i)\s*(text/|[\w.+-]+/([\w.-]+\+)?xml)")
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 # Context attributes with a place of their own in the event.
 _PLACED = frozenset({"specversion", "time", "partitionkey", "provider"})
@@ -184,7 +185,7 @@ def _binary_properties(attributes: Mapping[str, str], body: bytes) -> Raw:
     content_type = attributes.get("datacontenttype")
     if _is_json(content_type):
         return _json_properties(body)
-    if content_type is not None and content_type.lower().lstrip().startswith("text/"):
+    if content_type is not None and _TEXT_TYPE.match(content_type):
         try:
             return event.checked_properties(orjson.dumps({"data": body.decode("utf-8")}))
         except UnicodeDecodeError:

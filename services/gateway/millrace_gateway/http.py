@@ -203,10 +203,10 @@ class Ingest:
         return 202, answer, call.answer_headers
 
     def _parser(self, call: Call, media_type: bytes) -> Callable[[bytes, int], Posted]:
-        if b"ce-specversion" in call.headers:
-            return lambda body, now_ms: cloudevents.from_binary(call.headers, body, now_ms=now_ms)
         if media_type == _STRUCTURED:
             return lambda body, now_ms: cloudevents.from_structured(body, now_ms=now_ms)
+        if b"ce-specversion" in call.headers:
+            return lambda body, now_ms: cloudevents.from_binary(call.headers, body, now_ms=now_ms)
         if media_type in _JSON_TYPES or media_type.endswith(b"+json"):
             return _parse_own
         hint = (
