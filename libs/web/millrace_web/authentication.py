@@ -26,8 +26,9 @@ class Authenticator:
         self._accounts = accounts
         self._stale = stale
 
-    def authenticate(self, headers: Headers, scope: str) -> ApiKey:
-        """The caller. Raises ApiError: 503 when keys are out of date, 401 without a valid key, 403 without scope."""
+    def authenticate(self, headers: Headers, scope: str | None) -> ApiKey:
+        """The caller; a scope of None is any key's. Raises ApiError: 503 when keys are out of date, 401 without a valid
+        key, 403 without scope."""
         reason = self._stale()
         if reason is not None:
             raise unavailable(f"Keys cannot be checked right now ({reason}). Try again shortly.", retry_after_s=1)
@@ -37,7 +38,7 @@ class Authenticator:
             raise unauthorized(is_given=bool(text))
         if self._accounts.is_closed(key.account):
             raise ApiError(403, "This account is closed.")
-        if not key.may(scope):
+        if scope is not None and not key.may(scope):
             raise ApiError(403, f"This key lacks the scope {scope!r}: use a key that has it.", details={"scope": scope})
         return key
 
@@ -57,8 +58,8 @@ def unauthorized(*, is_given: bool) -> ApiError:
     )
 
 
-def require(scope: str) -> Callable[..., Awaitable[ApiKey]]:
-    """The dependency that lets only keys with this scope pass, and gives the key."""
+def require(scope: str | None) -> Callable[..., Awaitable[ApiKey]]:
+    """The dependency that lets only keys with this scope (None = any key) pass, and gives the key."""
 
     async def caller(
         request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Depends(_scheme)] = None
