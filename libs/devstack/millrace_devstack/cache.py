@@ -86,7 +86,7 @@ def _exclusive(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("ab")
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise unwritable(folder, error) from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -123,7 +123,7 @@ def _fetch(jar: Jar, folder: Path) -> None:
             f"repository in MILLRACE_MAVEN. What was fetched already is kept in {folder}."
         ) from error
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise unwritable(folder, error) from error
 
 
 @contextmanager
@@ -150,7 +150,8 @@ def _download(url: str, part: Path) -> str:
     raise AssertionError("the last try raises")
 
 
-def _unwritable(folder: Path, error: OSError) -> StackError:
+def unwritable(folder: Path, error: OSError) -> StackError:
+    """What to tell a user whose cache cannot be written."""
     if error.errno == errno.ENOSPC:
         return StackError(
             f"the disk of the cache {folder} is full. Free some space (the cache needs 60 MB), or set MILLRACE_CACHE "

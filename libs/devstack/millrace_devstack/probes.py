@@ -37,6 +37,15 @@ async def postgres_answers(port: int) -> bool:
     return answer is not None and (answer[:1] == b"R" or (answer[:1] == b"E" and b"C57P03\x00" not in answer))
 
 
+async def http_get(port: int, path: str) -> tuple[int, bytes] | None:
+    """Status and body of a GET on this machine, None when nobody answers."""
+    request = f"GET {path} HTTP/1.1\r\nhost: {HOST}:{port}\r\nconnection: close\r\n\r\n".encode()
+    answer = await _ask(port, request, lambda reader: reader.read(-1))
+    head, found, body = (answer or b"").partition(b"\r\n\r\n")
+    words = head.split(b" ", 2)
+    return (int(words[1]), body) if found and len(words) > 1 and words[1].isdigit() else None
+
+
 async def _kafka_frame(reader: asyncio.StreamReader) -> bytes:
     (size,) = struct.unpack(">i", await reader.readexactly(4))
     return await reader.readexactly(min(size, _ANSWER_BYTES_MAX))
