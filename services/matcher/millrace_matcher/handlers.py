@@ -77,7 +77,9 @@ class MatcherHandler:
         digest = None
         if event.unique_key is not None and event.replay is None:
             digest = digest_of(event.account, event.identifier, event.ordering_key or "", event.unique_key)
-            earlier = self.unique_keys.earlier(one.partition, digest, offset=one.offset, at_ms=one.timestamp)
+            earlier = self.unique_keys.earlier(
+                one.partition, digest, offset=one.offset, at_ms=one.timestamp, event=event.id
+            )
             if earlier is not None:
                 handled.facts.append(other_fact(origin, _fact(origin, "duplicate", duplicate_of=earlier.event)))
                 return

@@ -52,7 +52,7 @@ class UniqueKeys:
     def forget(self, partition: int) -> None:
         self._partitions.pop(partition, None)
 
-    def earlier(self, partition: int, digest: bytes, *, offset: int, at_ms: int) -> Claim | None:
+    def earlier(self, partition: int, digest: bytes, *, offset: int, at_ms: int, event: str) -> Claim | None:
         """The claim that makes this record a duplicate, or None."""
         days = self._partitions.get(partition)
         if days is None:
@@ -62,9 +62,12 @@ class UniqueKeys:
             value = days[day].get(digest) if day in days else None
             if value is None:
                 continue
-            claimed, claimed_ms, event = _CLAIM.unpack(value)
-            if claimed < offset and at_ms - claimed_ms < limits.UNIQUE_KEY_WINDOW_MS:
-                return Claim(claimed, claimed_ms, f"{ids.EVENT}_{event.hex()}")
+            claimed, claimed_ms, first = _CLAIM.unpack(value)
+            if claimed >= offset:
+                continue
+            # Received on one UTC day, they are one event by its id, even if the log took them 24 h apart.
+            if at_ms - claimed_ms < limits.UNIQUE_KEY_WINDOW_MS or first.hex() == event[-32:]:
+                return Claim(claimed, claimed_ms, f"{ids.EVENT}_{first.hex()}")
         return None
 
     def claim(self, partition: int, digest: bytes, *, offset: int, at_ms: int, event: str) -> tuple[bytes, bytes]:
