@@ -11,13 +11,15 @@ from typing import Any, Literal
 
 import orjson
 
-from millrace_api.application.problems import NotFound
+from millrace_api.application.problems import NoSuchId, NotFound
 from millrace_api.application.views import Json
 from millrace_store import queries
 from millrace_store.aggregates import Row
 from millrace_store.pool import Connection
 
 _SQL = queries.load("api/dead_letters")
+
+TOPICS = frozenset({"dead-letters", "dead-letters-tx"})
 
 Below = tuple[datetime, str, int, int]
 
@@ -75,10 +77,13 @@ def place_of(letter: DeadLetterSummary) -> tuple[str, int, int]:
 def _place(id: str) -> tuple[str, int, int]:
     topic, _, rest = id.partition(":")
     partition, _, offset = rest.partition(":")
-    numbers = partition + offset
-    if not (topic and partition and offset and numbers.isascii() and numbers.isdigit() and len(numbers) < 18):
-        raise NotFound("dead letter", id[:64])
+    if topic not in TOPICS or not (_is_number(partition, 6) and _is_number(offset, 18)):
+        raise NoSuchId("dead letter", id[:64])
     return topic, int(partition), int(offset)
+
+
+def _is_number(text: str, digits_max: int) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= digits_max
 
 
 def _summary(row: Row) -> Mapping[str, Any]:

@@ -119,6 +119,8 @@ def _check(new: NewKey, granted: frozenset[str], now: datetime) -> None:
             raise Invalid(f"{scope!r} is not a scope; known are {', '.join(sorted(SCOPES))}", where=f"scopes.{index}")
         if not allows(granted, scope):
             raise Forbidden(f"This key may not give the scope {scope!r}, which it does not have itself.")
+    if new.test and new.surface != "agents":
+        raise Invalid("only keys of the agents surface can be test keys", where="test")
     if new.expires_at is not None and new.expires_at <= now:
         raise Invalid("must lie in the future", where="expires_at")
 

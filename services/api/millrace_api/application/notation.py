@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Collection
 
-from millrace_api.application.problems import NotFound
+from millrace_api.application.problems import NoSuchId
 from millrace_core import ids
 from millrace_core.errors import Reject
 
@@ -11,7 +11,7 @@ RUN_PREFIXES = ids.RUN_PREFIXES
 
 
 def stored(written: str, what: str, *prefixes: str) -> uuid.UUID:
-    """The uuid behind an id of one of these kinds. Raises NotFound when it is none: nothing can have such an id."""
+    """The uuid behind an id of one of these kinds. Raises NoSuchId when it is none."""
     return _stored(written, what, prefixes)
 
 
@@ -22,11 +22,11 @@ def stored_run(written: str) -> uuid.UUID:
 
 def _stored(written: str, what: str, prefixes: Collection[str]) -> uuid.UUID:
     if written.rpartition("_")[0] not in prefixes:
-        raise NotFound(what, written[:64])
+        raise NoSuchId(what, written[:64])
     try:
         return ids.uuid_of(written)
     except Reject:
-        raise NotFound(what, written[:64]) from None
+        raise NoSuchId(what, written[:64]) from None
 
 
 def written(prefix: str, value: uuid.UUID | None) -> str | None:

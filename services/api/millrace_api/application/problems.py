@@ -22,6 +22,10 @@ class NotFound(Problem):
         self.id = id
 
 
+class NoSuchId(NotFound):
+    """Nothing can have this id: it is none, or of another kind. Nobody need wait for it."""
+
+
 class Invalid(Problem):
     """The request can be read, but not accepted. `where` names the member, as `filter` or `steps.0.config`."""
 

@@ -105,7 +105,7 @@ class Filter:
     """Which runs a list shows; None = any."""
 
     status: str | None = None
-    plan_id: str | None = None
+    plan: str | None = None
     event: str | None = None
     subscription: str | None = None
 
@@ -158,11 +158,16 @@ async def listed(tx: Connection, account: str, *, below: Below, count: int, filt
         *below,
         count,
         filter.status,
-        filter.plan_id,
+        None if filter.plan is None else ids.prefixed(*_plan_of(filter.plan)),
         None if filter.event is None else stored(filter.event, "event", ids.EVENT),
         None if filter.subscription is None else stored(filter.subscription, "subscription", ids.SUBSCRIPTION),
     )
     return [RunSummary(**_summary(row)) for row in rows]
+
+
+def _plan_of(id: str) -> tuple[str, UUID]:
+    prefix = ids.CHAIN if id.startswith(ids.CHAIN + "_") else ids.JOB
+    return prefix, stored(id, "job or chain", prefix)
 
 
 async def _command(log: Log, account: str, run: str, value: bytes, *more: tuple[str, bytes]) -> Place:

@@ -1,5 +1,5 @@
 -- name: positions_of
-SELECT topic, partition, next_offset FROM read.positions WHERE topic = ANY($1::text[]);
+SELECT topic, partition, next_offset FROM read.positions;
 
 -- name: published_positions
 SELECT kind, account, aggregate, version, published_position

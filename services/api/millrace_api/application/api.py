@@ -1,0 +1,41 @@
+"""All that a surface needs to answer a request, in one object that the composition root makes."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from millrace_api.application.arrivals import Arrivals
+from millrace_api.application.changes import Changes
+from millrace_api.application.database import Database
+from millrace_api.application.keys import KeyMaker
+from millrace_api.application.problems import NoSuchId, NotFound
+from millrace_api.application.runs import Log
+from millrace_core.egress import Network
+from millrace_store.pool import Connection
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """Shared by every request."""
+
+    database: Database
+    changes: Changes
+    arrivals: Arrivals
+    log: Log
+    keys: KeyMaker
+    egress: Sequence[Network] = ()
+
+    async def found(self, read: Callable[[Connection], Awaitable[T]]) -> T:
+        """What `read` finds in the read models. What is not there is looked for again when they hold all that was on
+        the log at this moment, or after 2 s; then NotFound."""
+        try:
+            async with self.database.reading() as tx:
+                return await read(tx)
+        except NoSuchId:
+            raise
+        except NotFound:
+            await self.arrivals.caught_up()
+        async with self.database.reading() as tx:
+            return await read(tx)

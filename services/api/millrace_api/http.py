@@ -1,0 +1,75 @@
+"""The application that the HTTP server serves: surfaces, errors in each surface's envelope, documentation.
+
+Layers from outside: request id, counting, limit of the body, routes. What a use case refuses becomes an error of the
+surface that asked. Later surfaces are further packages beside `surfaces/native`: their routers are included here, and
+`envelope_of` tells them apart by path.
+"""
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Scope
+
+from millrace_api import docs, openapi
+from millrace_api.application.api import Api
+from millrace_api.application.problems import Problem
+from millrace_api.surfaces.native import surface as native
+from millrace_api.surfaces.native.problems import to_api_error
+from millrace_core.errors import Retry
+from millrace_web.authentication import Authenticator
+from millrace_web.body_limit import BodyLimit
+from millrace_web.envelopes import AUTOMATION, Envelope, error_response, install_errors
+from millrace_web.observed import HttpObserver, Observed
+from millrace_web.paging import Cursors
+from millrace_web.request_ids import RequestIds, request_id_of
+
+
+def envelope_of(scope: Scope) -> Envelope:
+    """How errors on this path are written."""
+    return AUTOMATION
+
+
+def application(api: Api, *, authenticator: Authenticator, cursors: Cursors, version: str) -> FastAPI:
+    """The routes, without the layers around them."""
+    app = FastAPI(
+        title="Millrace",
+        description=openapi.DESCRIPTION,
+        version=version,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    app.state.api = api
+    app.state.authenticator = authenticator
+    app.state.cursors = cursors
+    install_errors(app, envelope_of)
+    for kind in (Problem, Retry):
+        app.add_exception_handler(kind, _on_problem)
+    app.include_router(native.router())
+    app.include_router(docs.router())
+    _add_root(app)
+    return app
+
+
+def layered(app: FastAPI, *, observer: HttpObserver) -> ASGIApp:
+    """The application as it is served."""
+    limited = BodyLimit(app, envelope_of=envelope_of)
+    return RequestIds(Observed(limited, surface=native.NAME, observer=observer))
+
+
+def _add_root(app: FastAPI) -> None:
+    described = openapi.document(app)
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi_json() -> dict[str, Any]:
+        return described
+
+    @app.get("/", include_in_schema=False)
+    async def root() -> Response:
+        return RedirectResponse("/docs")
+
+
+async def _on_problem(request: Request, error: Exception) -> Response:
+    return error_response(to_api_error(error), envelope_of(request.scope), request_id_of(request.scope))

@@ -1,0 +1,14 @@
+"""What the API is told from outside."""
+
+from millrace_runtime.settings import (
+    EgressSettings,
+    HttpSettings,
+    KeyRingSettings,
+    PepperSettings,
+    PostgresSettings,
+    ServiceSettings,
+)
+
+
+class ApiSettings(ServiceSettings, PostgresSettings, HttpSettings, PepperSettings, KeyRingSettings, EgressSettings):
+    """Nothing of its own beside the parts."""

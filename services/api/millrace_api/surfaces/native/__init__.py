@@ -1,0 +1,1 @@
+"""The native surface: everything of the platform under `/v1`, in the automation envelope."""

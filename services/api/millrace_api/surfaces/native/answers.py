@@ -1,0 +1,104 @@
+"""What native routes answer: the automation envelope, written once, and its shape for the OpenAPI document.
+
+Times are ISO 8601 in UTC. JSON that came in as bytes (an event's properties) goes out as the same bytes.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Generic, Literal, TypeVar
+
+import orjson
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from millrace_api.application.changes import Change
+from millrace_web import positions
+from millrace_web.envelopes import AUTOMATION, JsonResponse
+from millrace_web.paging import Page
+from millrace_web.positions import Position
+
+T = TypeVar("T")
+
+
+class Meta(BaseModel):
+    """Empty but for lists."""
+
+
+class ListMeta(BaseModel):
+    next_cursor: str | None = Field(description="Send it as `cursor` to get the next page; null on the last.")
+    has_more: bool
+
+
+class One(BaseModel, Generic[T]):
+    success: Literal[True]
+    data: T
+    meta: Meta
+
+
+class Many(BaseModel, Generic[T]):
+    success: Literal[True]
+    data: list[T]
+    meta: ListMeta
+
+
+class ErrorBody(BaseModel):
+    code: str
+    message: str
+    details: dict[str, Any]
+    request_id: str
+
+
+class Failed(BaseModel):
+    success: Literal[False]
+    error: ErrorBody
+
+
+class Deleted(BaseModel):
+    id: str
+    deleted: Literal[True]
+
+
+class Json(JsonResponse):
+    def render(self, content: Any) -> bytes:
+        return orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z)
+
+
+def one(data: object, *, status: int = 200, at: Position | None = None) -> Response:
+    """One thing. `at` is where a write stands on the log."""
+    headers = {} if at is None else {positions.HEADER: positions.render([at])}
+    return Json(AUTOMATION.success(data, None), status_code=status, headers=headers)
+
+
+def many(page: Page[Any]) -> Response:
+    """One page of a list."""
+    return Json(AUTOMATION.success(page.items, page.meta))
+
+
+def deleted(id: str, *, at: Position | None) -> Response:
+    """A thing that is gone."""
+    return one({"id": id, "deleted": True}, at=at)
+
+
+def position_of(change: Change) -> Position | None:
+    """Where a change stands on `control`; None when nothing changed."""
+    return None if change.position is None else Position("control", 0, change.position - 1)
+
+
+_ERRORS: Mapping[int, str] = {
+    400: "The request can be read, but not accepted; `details` names each member.",
+    401: "No valid API key.",
+    403: "The key lacks the scope.",
+    404: "There is no such thing in this account.",
+    409: "The state or use of the thing forbids it.",
+    413: "The body is over 1 MB.",
+    503: "Something behind the API is away, or (`NOT_YET_IN_FORCE`) the change stands but is not known to be in force.",
+}
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI responses of these errors, with those that any route can give."""
+    listed = sorted({401, 403, 503, *statuses})
+    return {status: {"model": Failed, "description": _ERRORS[status]} for status in listed}
+
+
+READ = errors(400, 404)
+WRITE = errors(400, 404, 409, 413)

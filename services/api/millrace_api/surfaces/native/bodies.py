@@ -1,0 +1,259 @@
+"""What native routes take: types and sizes. Meaning is the application's to judge.
+
+A PATCH names the members that change; `null` clears a member that may be absent.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from millrace_api.application import keys, plans, subscriptions, webhooks
+from millrace_core import limits
+from millrace_core.credentials import Surface
+
+NAME_CHARS_MAX = 200
+DESCRIPTION_CHARS_MAX = 2_000
+PRIORITY_MAX = 1_000
+
+
+def _storable(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must not hold the character U+0000")
+    return text
+
+
+def _aware(at: datetime) -> datetime:
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+Name = Annotated[Text, Field(min_length=1, max_length=NAME_CHARS_MAX)]
+Description = Annotated[Text, Field(max_length=DESCRIPTION_CHARS_MAX)]
+Pattern = Annotated[Text, Field(min_length=1, max_length=256, examples=["e:github/push", "e:github/*"])]
+Priority = Annotated[int, Field(ge=0, le=PRIORITY_MAX, description="Lower starts first.")]
+Moment = Annotated[datetime, Field(strict=False), AfterValidator(_aware)]
+
+
+def _without_defaults(schema: dict[str, Any]) -> None:
+    for member in schema.get("properties", {}).values():
+        member.pop("default", None)
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Patch(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_without_defaults)
+
+    def named(self) -> dict[str, Any]:
+        """The members the caller gave."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+# A member that a PATCH may leave out but not set to null: the default is never looked at.
+_LEFT_OUT: Any = None
+
+
+class NewKey(_Body):
+    name: Name
+    scopes: Annotated[list[str], Field(min_length=1, max_length=100, examples=[["read:runs", "manage:subscriptions"]])]
+    surface: Surface = "automation"
+    test: bool = False
+    expires_at: Moment | None = None
+
+    def wanted(self) -> keys.NewKey:
+        return keys.NewKey(self.name, self.scopes, self.surface, self.test, self.expires_at)
+
+
+class Target(_Body):
+    type: Literal["job", "chain", "webhook"]
+    id: Annotated[str, Field(max_length=64)]
+
+    def wanted(self) -> subscriptions.Target:
+        return subscriptions.Target(self.type, self.id)
+
+
+Filter = Annotated[
+    dict[str, Any],
+    Field(
+        description="A JSON pattern nested like `properties`; each leaf lists alternatives.",
+        examples=[{"pull_request": {"merged": [True]}, "action": ["closed", {"prefix": "re"}]}],
+    ),
+]
+Where = Annotated[
+    Text,
+    Field(
+        max_length=limits.EXPRESSION_CHARS_MAX,
+        description="A CEL expression over `input` (the properties) and `event`.",
+        examples=["input.amount > 100.0"],
+    ),
+]
+
+
+class NewSubscription(_Body):
+    pattern: Pattern
+    target: Target
+    filter: Filter | None = None
+    where: Where | None = None
+    priority: Priority = 100
+    enabled: bool = True
+
+    def wanted(self) -> subscriptions.Wanted:
+        return subscriptions.Wanted(
+            pattern=self.pattern,
+            target=self.target.wanted(),
+            filter=self.filter,
+            where=self.where,
+            priority=self.priority,
+            enabled=self.enabled,
+        )
+
+
+class SubscriptionPatch(_Patch):
+    pattern: Pattern = _LEFT_OUT
+    target: Target = _LEFT_OUT
+    filter: Filter | None = None
+    where: Where | None = None
+    priority: Priority = _LEFT_OUT
+    enabled: bool = _LEFT_OUT
+
+    def named(self) -> dict[str, Any]:
+        given = super().named()
+        return given | ({"target": self.target.wanted()} if "target" in given else {})
+
+
+class Retry(_Body):
+    attempts: Annotated[int, Field(ge=1, le=limits.STEP_ATTEMPTS_MAX)] = 3
+    backoff: Literal["exponential", "fixed"] = "exponential"
+    initial_s: Annotated[float, Field(ge=0)] = 1.0
+    max_s: Annotated[float, Field(ge=0)] = 60.0
+
+
+class Step(_Body):
+    """One step. `config` depends on the type: `http` {url, method, headers, body, expect}, `transform` {expression} or
+    {value}, `publish` {provider, name, properties, ordering_key}. `${…}` in it are expressions over `input`, `event`,
+    `steps` and `previous`."""
+
+    id: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    type: Literal["http", "transform", "publish"]
+    config: dict[str, Any]
+    retry: Retry | None = None
+    timeout_s: Annotated[float, Field(gt=0, le=limits.STEP_TIMEOUT_S_MAX)] | None = None
+    on_error: Literal["fail", "continue"] | None = None
+
+    def written(self) -> dict[str, Any]:
+        """The step as JSON, without what was left out."""
+        return self.model_dump(exclude_none=True, exclude_unset=True) | {"config": self.config}
+
+
+RunTimeout = Annotated[
+    float, Field(gt=0, le=limits.RUN_TIMEOUT_S_MAX, description="For the whole run, retries included.")
+]
+
+
+class NewJob(_Body):
+    name: Name
+    step: Step
+    description: Description | None = None
+    timeout_s: RunTimeout | None = None
+
+    def wanted(self) -> plans.Wanted:
+        return plans.Wanted(self.name, [self.step.written()], self.description, self.timeout_s)
+
+
+class JobPatch(_Patch):
+    name: Name = _LEFT_OUT
+    step: Step = _LEFT_OUT
+    description: Description | None = None
+    timeout_s: RunTimeout | None = None
+
+    def named(self) -> dict[str, Any]:
+        given = super().named()
+        return {"steps": [given.pop("step").written()], **given} if "step" in given else given
+
+
+Steps = Annotated[list[Step], Field(min_length=1, max_length=limits.PLAN_NODES_MAX)]
+
+
+class NewChain(_Body):
+    name: Name
+    steps: Steps
+    description: Description | None = None
+    timeout_s: RunTimeout | None = None
+
+    def wanted(self) -> plans.Wanted:
+        return plans.Wanted(self.name, [step.written() for step in self.steps], self.description, self.timeout_s)
+
+
+class ChainPatch(_Patch):
+    name: Name = _LEFT_OUT
+    steps: Steps = _LEFT_OUT
+    description: Description | None = None
+    timeout_s: RunTimeout | None = None
+
+    def named(self) -> dict[str, Any]:
+        given = super().named()
+        return given | ({"steps": [step.written() for step in self.steps]} if "steps" in given else {})
+
+
+Url = Annotated[Text, Field(min_length=1, max_length=limits.URL_CHARS_MAX, examples=["https://example.com/hook"])]
+Patterns = Annotated[list[str], Field(max_length=webhooks.EVENTS_MAX, examples=[["e:github/*"]])]
+Schedule = Annotated[
+    list[float],
+    Field(
+        max_length=limits.WEBHOOK_ATTEMPTS_MAX - 1,
+        description="Seconds between attempts; null = 5 s, 30 s, 2 min, 10 min, 30 min, 2 h, 6 h, 24 h.",
+    ),
+]
+Timeout = Annotated[float, Field(gt=0, le=limits.WEBHOOK_TIMEOUT_S_MAX)]
+Concurrency = Annotated[int, Field(ge=1, le=limits.ENDPOINT_CONCURRENCY_MAX)]
+Secret = Annotated[str, Field(max_length=webhooks.SECRET_CHARS_MAX, description="Left out, a good one is made.")]
+
+
+class NewWebhook(_Body):
+    url: Url
+    events: Patterns = []
+    secret: Secret | None = None
+    description: Description | None = None
+    enabled: bool = True
+    retry_schedule_s: Schedule | None = None
+    timeout_s: Timeout = limits.WEBHOOK_TIMEOUT_S
+    concurrency: Concurrency = 32
+
+    def wanted(self) -> webhooks.Wanted:
+        return webhooks.Wanted(
+            url=self.url,
+            events=self.events,
+            description=self.description,
+            enabled=self.enabled,
+            retry_schedule_s=self.retry_schedule_s,
+            timeout_s=self.timeout_s,
+            concurrency=self.concurrency,
+        )
+
+
+class WebhookPatch(_Patch):
+    url: Url = _LEFT_OUT
+    events: Patterns = _LEFT_OUT
+    description: Description | None = None
+    enabled: bool = _LEFT_OUT
+    retry_schedule_s: Schedule | None = None
+    timeout_s: Timeout = _LEFT_OUT
+    concurrency: Concurrency = _LEFT_OUT
+
+
+class SecretRotation(_Body):
+    secret: Secret | None = None
+    grace_s: Annotated[
+        int,
+        Field(ge=0, le=webhooks.ROTATION_GRACE_S_MAX, description="How long the old secret signs too."),
+    ] = webhooks.ROTATION_GRACE_S
+
+
+class AccountPatch(_Patch):
+    unordered: Annotated[
+        list[str],
+        Field(max_length=1_000, description="Identifiers whose events need no order and may use all partitions."),
+    ] = _LEFT_OUT

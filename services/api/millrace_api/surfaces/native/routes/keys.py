@@ -1,0 +1,47 @@
+"""`/v1/keys`."""
+
+from typing import Annotated
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from millrace_api.application import keys
+from millrace_api.application.keys import KeyView, NewKeyView
+from millrace_api.surfaces.native import answers, bodies
+from millrace_api.surfaces.native.answers import Many, One
+from millrace_api.surfaces.native.calls import ApiHere, Caller, ListingHere, NativeRoute, caller
+from millrace_web import scopes
+
+router = APIRouter(prefix="/v1/keys", tags=["API keys"], route_class=NativeRoute)
+Manager = Annotated[Caller, caller(scopes.MANAGE_KEYS)]
+
+
+@router.post("", status_code=201, response_model=One[NewKeyView], responses=answers.WRITE)
+async def create_key(body: bodies.NewKey, api: ApiHere, me: Manager) -> Response:
+    """Make a key. Its text (and secret, for keys that sign) is in this answer and never shown again."""
+    async with api.changes.begin() as change:
+        made = await keys.create(change, me.account, body.wanted(), granted=me.scopes, maker=api.keys)
+    return answers.one(made, status=201, at=answers.position_of(change))
+
+
+@router.get("", response_model=Many[KeyView], responses=answers.READ)
+async def list_keys(api: ApiHere, me: Manager, listing: ListingHere) -> Response:
+    """All keys, newest first, revoked ones too."""
+    below = listing.below_id(me.account, "keys")
+    async with api.database.asking() as tx:
+        rows = await keys.listed(tx, me.account, below=below, count=listing.count)
+    return answers.many(listing.by_id(rows, me.account, "keys"))
+
+
+@router.get("/{id}", response_model=One[KeyView], responses=answers.READ)
+async def get_key(id: str, api: ApiHere, me: Manager) -> Response:
+    async with api.database.asking() as tx:
+        return answers.one(await keys.get(tx, me.account, id))
+
+
+@router.delete("/{id}", response_model=One[KeyView], responses=answers.WRITE)
+async def revoke_key(id: str, api: ApiHere, me: Manager) -> Response:
+    """End a key for ever: every gateway refuses it within a second. It stays in the list."""
+    async with api.changes.begin() as change:
+        ended = await keys.revoke(change, me.account, id)
+    return answers.one(ended, at=answers.position_of(change))

@@ -1,0 +1,61 @@
+"""`/v1/runs`."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from starlette.responses import Response
+
+from millrace_api.application import runs
+from millrace_api.application.runs import RunSummary, RunView
+from millrace_api.surfaces.native import answers
+from millrace_api.surfaces.native.answers import Many, One
+from millrace_api.surfaces.native.calls import ApiHere, Caller, ListingHere, NativeRoute, arrived, caller, micros
+from millrace_api.surfaces.native.routes.plans import StartedRun
+from millrace_web import scopes
+from millrace_web.positions import Position
+
+router = APIRouter(prefix="/v1/runs", tags=["Runs"], route_class=NativeRoute, dependencies=[Depends(arrived)])
+Reader = Annotated[Caller, caller(scopes.READ_RUNS)]
+Manager = Annotated[Caller, caller(scopes.MANAGE_RUNS)]
+Status = Annotated[str | None, Query(max_length=32, description=f"One of {', '.join(runs.STATUSES)}.")]
+Plan = Annotated[str | None, Query(max_length=64, description="Only runs of this job or chain.")]
+Event = Annotated[str | None, Query(max_length=64, description="Only runs that this event started.")]
+Subscription = Annotated[str | None, Query(max_length=64, description="Only runs that this subscription started.")]
+
+
+@router.get("", response_model=Many[RunSummary], responses=answers.READ)
+async def list_runs(
+    api: ApiHere,
+    me: Reader,
+    listing: ListingHere,
+    status: Status = None,
+    plan: Plan = None,
+    event: Event = None,
+    subscription: Subscription = None,
+) -> Response:
+    """Newest first."""
+    filter = runs.Filter(status, plan, event, subscription)
+    name = f"runs {filter}"
+    below = listing.below(me.account, name)
+    async with api.database.asking() as tx:
+        rows = await runs.listed(tx, me.account, below=below, count=listing.count, filter=filter)
+    return answers.many(listing.page(rows, me.account, name, lambda row: [micros(row.created_at), row.id]))
+
+
+@router.get("/{id}", response_model=One[RunView], responses=answers.READ)
+async def get_run(id: str, api: ApiHere, me: Reader) -> Response:
+    """A run with its input, output, steps and their attempts."""
+    return answers.one(await api.found(lambda tx: runs.get(tx, me.account, id)))
+
+
+@router.post("/{id}/cancel", status_code=202, response_model=One[StartedRun], responses=answers.WRITE)
+async def cancel_run(id: str, api: ApiHere, me: Manager) -> Response:
+    """Ask for a run's end; 409 when it is over. A step that is under way outside is not called back."""
+    run = await api.found(lambda tx: runs.get(tx, me.account, id))
+    asked = await runs.cancel(api.log, me.account, run, requested_by=me.id)
+    place = asked.place
+    return answers.one(
+        StartedRun(id=asked.id, status=asked.status).model_dump(),
+        status=202,
+        at=Position(place.topic, place.partition, place.offset),
+    )

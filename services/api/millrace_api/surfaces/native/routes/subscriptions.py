@@ -1,0 +1,57 @@
+"""`/v1/subscriptions`."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from millrace_api.application import subscriptions
+from millrace_api.application.subscriptions import SubscriptionView
+from millrace_api.surfaces.native import answers, bodies
+from millrace_api.surfaces.native.answers import Deleted, Many, One
+from millrace_api.surfaces.native.calls import ApiHere, Caller, ListingHere, NativeRoute, caller
+from millrace_web import scopes
+
+router = APIRouter(prefix="/v1/subscriptions", tags=["Subscriptions"], route_class=NativeRoute)
+Reader = Annotated[Caller, caller(scopes.READ_SUBSCRIPTIONS)]
+Manager = Annotated[Caller, caller(scopes.MANAGE_SUBSCRIPTIONS)]
+TargetQuery = Annotated[str | None, Query(max_length=64, description="Only those of this job, chain or webhook.")]
+
+
+@router.post("", status_code=201, response_model=One[SubscriptionView], responses=answers.WRITE)
+async def create_subscription(body: bodies.NewSubscription, api: ApiHere, me: Manager) -> Response:
+    """Start a job, a chain or a delivery for each event that matches. Holds for every event published after this
+    answer."""
+    async with api.changes.begin() as change:
+        made = await subscriptions.create(change, me.account, body.wanted())
+    return answers.one(made, status=201, at=answers.position_of(change))
+
+
+@router.get("", response_model=Many[SubscriptionView], responses=answers.READ)
+async def list_subscriptions(api: ApiHere, me: Reader, listing: ListingHere, target: TargetQuery = None) -> Response:
+    name = f"subscriptions {target}"
+    below = listing.below_id(me.account, name)
+    async with api.database.asking() as tx:
+        rows = await subscriptions.listed(tx, me.account, below=below, count=listing.count, target=target)
+    return answers.many(listing.by_id(rows, me.account, name))
+
+
+@router.get("/{id}", response_model=One[SubscriptionView], responses=answers.READ)
+async def get_subscription(id: str, api: ApiHere, me: Reader) -> Response:
+    async with api.database.asking() as tx:
+        return answers.one(await subscriptions.get(tx, me.account, id))
+
+
+@router.patch("/{id}", response_model=One[SubscriptionView], responses=answers.WRITE)
+async def update_subscription(id: str, body: bodies.SubscriptionPatch, api: ApiHere, me: Manager) -> Response:
+    async with api.changes.begin() as change:
+        made = await subscriptions.update(change, me.account, id, body.named())
+    return answers.one(made, at=answers.position_of(change))
+
+
+@router.delete("/{id}", response_model=One[Deleted], responses=answers.WRITE)
+async def delete_subscription(id: str, api: ApiHere, me: Manager) -> Response:
+    """No event published after this answer matches it. What it started before goes on."""
+    async with api.changes.begin() as change:
+        await subscriptions.delete(change, me.account, id)
+    return answers.deleted(id, at=answers.position_of(change))

@@ -1,0 +1,36 @@
+"""The native surface, assembled."""
+
+from fastapi import APIRouter
+
+from millrace_api.surfaces.native.routes import (
+    accounts,
+    dead_letters,
+    deliveries,
+    events,
+    keys,
+    plans,
+    runs,
+    subscriptions,
+    webhooks,
+)
+
+NAME = "native"
+
+
+def router() -> APIRouter:
+    """Every native route."""
+    all_routes = APIRouter()
+    for part in (
+        subscriptions.router,
+        plans.jobs,
+        plans.chains,
+        webhooks.router,
+        events.router,
+        runs.router,
+        deliveries.router,
+        dead_letters.router,
+        keys.router,
+        accounts.router,
+    ):
+        all_routes.include_router(part)
+    return all_routes

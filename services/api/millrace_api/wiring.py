@@ -1,0 +1,129 @@
+"""The API's composition: Postgres, control view, relay, producer, what waits for the read models, HTTP server."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from importlib.metadata import version
+
+from millrace_api import http
+from millrace_api.application.api import Api
+from millrace_api.application.arrivals import TOPICS, Arrivals, Offsets
+from millrace_api.application.changes import Changes
+from millrace_api.application.database import Database
+from millrace_api.application.keys import KeyMaker
+from millrace_api.publishing import RelayWriter
+from millrace_api.retirement import SecretRetirement
+from millrace_api.settings import ApiSettings
+from millrace_core.credentials import parse_pepper
+from millrace_core.egress import networks
+from millrace_core.keyring import KeyRing
+from millrace_kafka.client import Cluster
+from millrace_kafka.control import ControlView
+from millrace_kafka.control_log import ControlWriter
+from millrace_kafka.feed import Part
+from millrace_kafka.producer import PlainProducer
+from millrace_kafka.reader import Reader
+from millrace_runtime import metric_defs
+from millrace_runtime.http_server import HttpServer
+from millrace_runtime.metrics import HttpMetrics
+from millrace_runtime.service import Context, Worker
+from millrace_store import queries
+from millrace_store.pool import open_pool
+from millrace_store.relay import Relay
+from millrace_web.api_keys import Accounts, ApiKeys
+from millrace_web.authentication import Authenticator
+from millrace_web.paging import Cursors
+
+_SQL = queries.load("api/positions")
+
+
+async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
+    """Build it. The end comes in the order: no new requests, in-flight ones answered, clients closed."""
+    cluster = Cluster(settings.kafka, settings.namespace, f"millrace-api-{settings.instance}")
+    dsn = settings.postgres.get_secret_value()
+    pepper = parse_pepper(settings.key_pepper.get_secret_value())
+    keys, accounts = ApiKeys(pepper=pepper, clock=context.clock), Accounts()
+    view = ControlView(
+        cluster, followers={"key": keys, "account": accounts}, clock=context.clock, observer=context.observer
+    )
+    producer = PlainProducer(cluster, observer=context.observer)
+    relay = Relay(dsn, writer=lambda: RelayWriter(ControlWriter(cluster)))
+    pool = await context.stack.enter_async_context(open_pool(dsn, name="millrace api"))
+    database = Database(pool)
+    ends = EndsReader(cluster)
+    arrivals = Arrivals(ends=ends.read, reached=reached(database))
+    api = Api(
+        database=database,
+        changes=Changes(database, view, context.clock),
+        arrivals=arrivals,
+        log=producer,
+        keys=KeyMaker(pepper, KeyRing.parse(settings.key_ring.get_secret_value())),
+        egress=networks(settings.egress_allow),
+    )
+    app = http.application(
+        api,
+        authenticator=Authenticator(keys, accounts, stale=view.ready),
+        cursors=Cursors(pepper),
+        version=version("millrace-api"),
+    )
+    server = HttpServer(
+        http.layered(app, observer=HttpMetrics(context.metrics)), host=settings.http_host, port=settings.http_port
+    )
+    context.log.info("api.bound", host=settings.http_host, port=server.port)
+
+    context.stack.push_async_callback(ends.stop)
+    context.stack.push_async_callback(view.stop)
+    context.stack.push_async_callback(producer.stop)
+    await view.start()
+    await producer.start()
+
+    context.health.add("http", server.ready)
+    context.health.add("log", producer.ready)
+    context.health.add("control", view.ready)
+    context.health.add("relay", relay.ready)
+    context.metrics.watch(metric_defs.CONTROL_AGE_SECONDS, view.fresh_age_s)
+    context.metrics.watch(metric_defs.CONTROL_POSITION, lambda: view.position)
+    context.metrics.watch(metric_defs.CONTROL_ENTRIES, lambda: len(keys), "key")
+    return {
+        "control": view.run,
+        "relay": relay.run,
+        "arrivals": arrivals.run,
+        "retirement": SecretRetirement(api.changes, context.log).run,
+        "http": server.run,
+    }
+
+
+class EndsReader:
+    """Asks the broker where the topics end, on a connection of its own, made anew after a failure."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._reader: Reader | None = None
+        self._parts: list[Part] = []
+
+    async def read(self) -> Offsets:
+        """Raises Retry when the broker is away."""
+        try:
+            if self._reader is None:
+                self._reader = Reader(self._cluster)
+                await self._reader.start()
+                self._parts = await self._reader.partitions(TOPICS)
+            return await self._reader.ends(self._parts)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Close. Safe to repeat."""
+        if self._reader is not None:
+            reader, self._reader = self._reader, None
+            await reader.stop()
+
+
+def reached(database: Database) -> Callable[[], Awaitable[Offsets]]:
+    """Which offset of each partition is projected next."""
+
+    async def read() -> Offsets:
+        async with database.asking() as connection:
+            rows = await connection.fetch(_SQL["positions_of"])
+        return {(row["topic"], row["partition"]): row["next_offset"] for row in rows}
+
+    return read
