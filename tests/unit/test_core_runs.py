@@ -244,6 +244,7 @@ def test_a_late_result_of_an_earlier_attempt_is_ignored() -> None:
     assert not after(plan, failed(), ok()).facts
     assert not after(plan, failed(), retry_due(), ok(attempt=1)).facts
     assert not after(plan, failed(), retry_due(), retry_due()).facts
+    assert not after(plan, failed(), retry_due(), failed(attempt=2), retry_due()).facts
 
 
 def test_nothing_follows_the_end() -> None:
