@@ -8,6 +8,7 @@ Not here: HTTP, limits on the body's size, who may post.
 """
 
 import json
+import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -50,6 +51,9 @@ class Posted(msgspec.Struct, frozen=True, gc=False):
     extensions: dict[str, str] | None = None
 
 
+_DATE = r"(?:\d{4}-\d{2}-\d{2}|\d{8})"
+_TIME = r"\d{2}(?::?\d{2}(?::?\d{2}(?:[.,]\d{1,9})?)?)?"
+_ISO_8601 = re.compile(rf"{_DATE}(?:[T ]{_TIME}(?:Z|[+-]\d{{2}}(?::?\d{{2}})?)?)?", re.ASCII)
 _decode_body = msgspec.json.Decoder(_Body).decode
 
 
@@ -164,7 +168,8 @@ def check_depth(loaded: Any) -> None:
 def parse_timestamp(text: str, *, now_ms: int) -> str:
     """The moment in UTC, written `2026-01-31T12:00:00.000Z`. Without a zone it is UTC already. Raises Reject."""
     try:
-        moment = datetime.fromisoformat(text)
+        # The parser takes any sign between date and time, a digit too: the form is looked at first.
+        moment = datetime.fromisoformat(text if _ISO_8601.fullmatch(text) else "")
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         raise Reject(
