@@ -82,8 +82,12 @@ def _clean(value: Any) -> Any:
 def _dumps(event: Any, **_: Any) -> bytes:
     try:
         return orjson.dumps(event)
-    except (TypeError, ValueError):  # a lone surrogate, an integer over 64 bits: the line must still come out
-        return orjson.dumps({str(name): ascii(value) for name, value in event.items()})
+    except TypeError:  # a lone surrogate, an integer over 64 bits: the line must still come out
+        return orjson.dumps({name: _plain(value) for name, value in event.items()})
+
+
+def _plain(value: Any) -> str:
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 class _Bridge(logging.Handler):

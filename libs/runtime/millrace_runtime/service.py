@@ -34,6 +34,9 @@ Worker = Callable[[asyncio.Event], Awaitable[None]]
 READY_POLL_S = 0.05
 CLEAN_UP_S_MAX = 5.0
 
+# Requests and records make short-lived objects by the thousand and few cycles: look for those less often.
+GC_THRESHOLD = (20_000, 20, 20)
+
 EXIT_FAILED = 1
 EXIT_SETTINGS = 2
 
@@ -156,6 +159,7 @@ async def _watch_ready(context: Context, ops_port: int) -> None:
                 # What start-up made lives as long as the process: the collector need not walk it again.
                 gc.collect()
                 gc.freeze()
+                gc.set_threshold(*GC_THRESHOLD)
             seen_ready, said = True, {}
         elif reasons and seen_ready and not said:
             context.log.warning("service.unready", reasons=reasons)
