@@ -141,7 +141,7 @@ async def close(client: AIOKafkaConsumer) -> None:
 async def discard(client: AIOKafkaProducer) -> None:
     """Get rid of a producer without flushing it: whatever it still held is failed, nothing of it is sent later."""
     client._closed = True
-    accumulator, sender, task = client._message_accumulator, client._sender, client._sender.sender_task
+    accumulator, task = client._message_accumulator, client._sender.sender_task
     accumulator._closed = True
     error = KafkaError("the producer was discarded")
     accumulator._exception = error
@@ -166,7 +166,10 @@ async def discard(client: AIOKafkaProducer) -> None:
             await asyncio.wait([task], timeout=CLOSE_S_MAX)
     if task.done() and not task.cancelled():
         task.exception()
-    del sender
+    # Nobody is left to look at the transaction that was open.
+    ended = client._txn_manager._transaction_waiter
+    if ended is not None and ended.done() and not ended.cancelled():
+        ended.exception()
 
 
 async def within(work: Awaitable[Any], timeout_s: float, what: str) -> Any:

@@ -16,7 +16,8 @@ from millrace_core.errors import Retry
 from millrace_core.record import Received
 from millrace_kafka import client as clients
 from millrace_kafka.client import Cluster
-from millrace_kafka.reader import Part, Reader
+from millrace_kafka.feed import Part
+from millrace_kafka.reader import Reader
 
 FETCH_WAIT_MS = 50
 
@@ -104,10 +105,9 @@ class PositionedConsumer:
         return max(0, int(state.highwater) - int(state.position))
 
     def _state(self, part: Part) -> Any:
-        consumer = self.reader._consumer
-        assignment = None if consumer is None else consumer._subscription.subscription.assignment
-        if assignment is None or part not in self._assigned:
+        if part not in self._assigned:
             return None
+        assignment = self.reader.feed.live._subscription.subscription.assignment
         return assignment.state_value(TopicPartition(self._cluster.topic(part[0]), part[1]))
 
 

@@ -21,6 +21,7 @@ from millrace_core.record import Output
 from millrace_kafka import client as clients
 from millrace_kafka.client import Cluster
 from millrace_kafka.observer import Observer, Silent
+from millrace_kafka.restart import backoff_s
 from millrace_kafka.routing import Metadata, Place, Routing, size_of
 from millrace_kafka.topics import Writer
 
@@ -277,7 +278,7 @@ class PlainProducer:
                 return await self._connect()
             except Retry as error:
                 self._why_away = str(error)
-            await asyncio.sleep(limits.RESTART_BACKOFF_S[min(attempt, len(limits.RESTART_BACKOFF_S) - 1)])
+            await asyncio.sleep(backoff_s(attempt))
             attempt += 1
 
     async def _connect(self) -> None:

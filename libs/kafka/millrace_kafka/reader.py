@@ -7,21 +7,14 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Self
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
-
 from millrace_core import limits
-from millrace_core.errors import Fatal, Retry
+from millrace_core.errors import Retry
 from millrace_core.record import Received
 from millrace_kafka import client as clients
 from millrace_kafka.client import Cluster
-
-Part = tuple[str, int]
-"""A partition: catalogue name of the topic, and its number."""
-
-
-class OffLog(Fatal):
-    """A position lies outside the log: the records at it were deleted, or the topic was made anew."""
+from millrace_kafka.feed import Feed
+from millrace_kafka.feed import OffLog as OffLog
+from millrace_kafka.feed import Part as Part
 
 
 class Reader:
@@ -29,9 +22,7 @@ class Reader:
 
     def __init__(self, cluster: Cluster, *, read_committed: bool = True, fetch_wait_ms: int = 100) -> None:
         self._cluster = cluster
-        self._consumer: AIOKafkaConsumer | None = None
-        self._read_committed = read_committed
-        self._fetch_wait_ms = fetch_wait_ms
+        self.feed = Feed(cluster, read_committed=read_committed, fetch_wait_ms=fetch_wait_ms)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -42,22 +33,18 @@ class Reader:
 
     async def start(self) -> None:
         """Connect; raises Retry when the broker is away."""
-        fresh = clients.consumer(self._cluster, read_committed=self._read_committed, fetch_wait_ms=self._fetch_wait_ms)
-        await clients.start(fresh)
-        self._consumer = fresh
+        await self.feed.start()
 
     async def stop(self) -> None:
         """Close. Safe to repeat."""
-        if self._consumer is not None:
-            consumer, self._consumer = self._consumer, None
-            await clients.close(consumer)
+        await self.feed.stop()
 
     async def partitions(self, topics: Iterable[str]) -> list[Part]:
         """All partitions of these catalogue topics. Raises Retry for a topic that does not exist."""
         found: list[Part] = []
         for name in topics:
             numbers = await clients.within(
-                self._live._client._wait_on_metadata(self._cluster.topic(name)),
+                self.feed.live._client._wait_on_metadata(self._cluster.topic(name)),
                 limits.PRODUCE_TIMEOUT_S * 2,
                 f"{self._cluster.topic(name)} cannot be found",
             )
@@ -67,40 +54,36 @@ class Reader:
     async def ends(self, parts: Iterable[Part]) -> dict[Part, int]:
         """The end of each partition as this reader can see it: a reader that has passed it has read what was there.
         On a reader that is in a long poll this waits behind the poll: ask another one."""
-        asked = {self._tp(part): part for part in parts}
-        ends = await clients.within(self._live.end_offsets(list(asked)), limits.PRODUCE_TIMEOUT_S, "no ends")
+        asked = {self.feed.tp(part): part for part in parts}
+        ends = await clients.within(self.feed.live.end_offsets(list(asked)), limits.PRODUCE_TIMEOUT_S, "no ends")
         return {asked[tp]: offset for tp, offset in ends.items()}
 
     async def starts(self, parts: Iterable[Part]) -> dict[Part, int]:
         """The first offset each partition still holds."""
-        asked = {self._tp(part): part for part in parts}
-        starts = await clients.within(self._live.beginning_offsets(list(asked)), limits.PRODUCE_TIMEOUT_S, "no starts")
+        asked = {self.feed.tp(part): part for part in parts}
+        starts = await clients.within(
+            self.feed.live.beginning_offsets(list(asked)), limits.PRODUCE_TIMEOUT_S, "no starts"
+        )
         return {asked[tp]: offset for tp, offset in starts.items()}
 
     def assign(self, positions: Mapping[Part, int]) -> None:
         """Read from these positions on; replaces what was assigned before."""
-        consumer = self._live
-        consumer.assign([self._tp(part) for part in positions])
-        for part, offset in positions.items():
-            consumer.seek(self._tp(part), offset)
+        self.feed.set(positions)
 
     async def poll(self, *, timeout_s: float = 0.25, max_records: int = 5_000) -> list[Received]:
-        """The next records, in offset order within each partition; empty when the time is over. Raises OffLog, or
-        Retry when the broker is away."""
-        try:
-            async with asyncio.timeout(timeout_s + limits.PRODUCE_TIMEOUT_S):
-                batches = await self._live.getmany(timeout_ms=int(timeout_s * 1000), max_records=max_records)
-        except (OffsetOutOfRangeError, NoOffsetForPartitionError) as error:
-            raise OffLog(f"{OffLog.__doc__} ({error})") from error
-        except (KafkaError, TimeoutError) as error:
-            raise Retry(f"the log could not be read: {clients.describe(error)}") from error
+        """The next records, in offset order within each partition; empty when the time is over. Raises OffLog when a
+        position is outside the log, Retry when the broker is away."""
+        batches = await self.feed.poll(timeout_s=timeout_s, max_records=max_records)
         return [record for records in batches.values() for record in records]
 
     def position(self, part: Part) -> int:
         """The next offset that will be looked at. Unlike the last record's it also passes transaction markers and
         records that were aborted or compacted away."""
-        state = self._live._subscription.subscription.assignment.state_value(self._tp(part))
-        return int(state.position)
+        return self.feed.position(part)
+
+    def behind(self, part: Part) -> int:
+        """How many offsets lie between the position and the end that the last fetch saw."""
+        return self.feed.end(part) - self.feed.position(part)
 
     async def read(
         self, start: Mapping[Part, int], end: Mapping[Part, int], *, max_records: int = 5_000
@@ -125,15 +108,6 @@ class Reader:
                 moved, before = loop.time(), sum(at.values())
             elif loop.time() - moved > limits.PRODUCE_TIMEOUT_S:
                 raise Retry(f"reading stands still at {at}")
-
-    def _tp(self, part: Part) -> TopicPartition:
-        return TopicPartition(self._cluster.topic(part[0]), part[1])
-
-    @property
-    def _live(self) -> AIOKafkaConsumer:
-        if self._consumer is None:
-            raise Retry("the reader is not started")
-        return self._consumer
 
 
 async def read_all(cluster: Cluster, topics: Iterable[str], *, read_committed: bool = True) -> list[Received]:

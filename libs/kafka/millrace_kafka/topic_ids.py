@@ -75,7 +75,7 @@ class TopicsResponse(Response):  # type: ignore[misc]
     )
 
 
-class TopicsRequest_v12(RequestStruct):  # type: ignore[misc]  # noqa: N801
+class TopicsRequest_v12(RequestStruct):  # type: ignore[misc]
     API_KEY = 3
     API_VERSION = 12
     RESPONSE_TYPE = TopicsResponse
