@@ -25,9 +25,10 @@ SECRET_TEXTS = (
         re.compile(r"\b(mr_live_|mr_test_|iozen_live_|th_live_|th_test_|ok_live_|os_live_|whsec_)[\w+/=-]+"),
         rf"\1{REDACTED}",
     ),
-    (re.compile(r"(\w+://[^\s:/@]*):[^\s/@]+@"), rf"\1:{REDACTED}@"),
+    (re.compile(r"\b(\w{1,20}://[^\s:/@]{0,200}):[^\s/@]{1,400}@"), rf"\1:{REDACTED}@"),
 )
 TEXT_CHARS_MAX = 4_000
+SECRET_CHARS_MAX = 600
 
 
 def configure(service: str, *, instance: str, level: str) -> FilteringBoundLogger:
@@ -62,9 +63,11 @@ def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mu
 
 def clean_text(text: str) -> str:
     """The text without anything that looks like a credential, and not longer than a line should be."""
+    # Cut first, or a large text costs its square; what stands across the cut is cut off again after the cleaning.
+    cleaned = text[: TEXT_CHARS_MAX + SECRET_CHARS_MAX]
     for pattern, replacement in SECRET_TEXTS:
-        text = pattern.sub(replacement, text)
-    return text if len(text) <= TEXT_CHARS_MAX else text[:TEXT_CHARS_MAX] + "…"
+        cleaned = pattern.sub(replacement, cleaned)
+    return cleaned if len(text) <= TEXT_CHARS_MAX else cleaned[:TEXT_CHARS_MAX] + "…"
 
 
 def _clean(value: Any) -> Any:
@@ -103,7 +106,7 @@ class _Bridge(logging.Handler):
                 record.levelno,
                 "library.said",
                 logger=record.name,
-                message=record.getMessage().replace("%", "%%"),
+                message=record.getMessage(),
                 **({"exc_info": record.exc_info} if record.exc_info else {}),
             )
         except Exception:
