@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from millrace_core.dead_letters import TRANSACTIONAL, dead_letter
 from millrace_core.errors import Reject
-from millrace_core.handling import State, TransactionalHandler
+from millrace_core.handling import Parked, State, TransactionalHandler
 from millrace_core.record import Output, Written
 
 
@@ -82,7 +82,8 @@ class Task:
             return self.handler.handle(record, overlay, record.timestamp)
         except Reject as reason:
             overlay.changes = before
-            return [dead_letter(record, str(reason), topic=TRANSACTIONAL)]
+            beside = reason.outputs if isinstance(reason, Parked) else ()
+            return [dead_letter(record, str(reason), topic=TRANSACTIONAL), *beside]
 
     def _end(self, overlay: Overlay, outputs: list[Output], records: Sequence[Written], crash: bool) -> list[Output]:
         if crash:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from millrace_core.ids import DAY_MS
@@ -207,6 +208,40 @@ def test_a_record_under_a_foreign_key_is_parked() -> None:
     message = start(job())
     outputs = task().feed(record("run-commands", 0, message, key="another"))
     assert [output.topic for output in outputs] == ["dead-letters-tx"]
+
+
+def test_a_start_that_cannot_be_read_is_the_end_of_the_run_its_headers_name() -> None:
+    one = task()
+    outputs = one.feed(record("run-commands", 0, b'{"command":"start"}', key=run_id(), source="events:0:5"))
+    assert [output.topic for output in outputs] == ["dead-letters-tx", "run-facts"]
+    (fact,) = facts(outputs)
+    assert isinstance(fact, RunEnded)
+    assert (fact.run, fact.account, fact.outcome) == (run_id(), ACCOUNT, "dead_lettered")
+
+
+def test_but_not_of_a_run_that_lives_or_that_was_had_before() -> None:
+    one = task()
+    (step,) = on(one.feed(start_record(offset=0)), "steps")
+    spoiled = record("run-commands", 1, b'{"command":"start"}', key=run_id(), source="events:0:5")
+    assert [output.topic for output in one.feed(spoiled)] == ["dead-letters-tx"]
+    one.feed(result_record(step))
+    assert [output.topic for output in one.feed(spoiled)] == ["dead-letters-tx"]
+
+
+def test_names_without_bound_are_parked() -> None:
+    long = "x" * 300
+    for message in (
+        msgspec.structs.replace(start(job()), account=long),
+        msgspec.structs.replace(start(job()), subscription=long),
+        msgspec.structs.replace(start(job()), run=f"{long}_{'0' * 32}"),
+    ):
+        outputs = task().feed(record("run-commands", 0, message, key=message.run))
+        assert [output.topic for output in outputs] == ["dead-letters-tx"]
+
+
+def test_a_header_without_bound_is_not_passed_on() -> None:
+    outputs = task().feed(start_record(more=((TRACEPARENT, b"x" * 2_000),)))
+    assert all(header(as_record(output, 0), TRACEPARENT) is None for output in outputs)
 
 
 def test_huge_numbers_take_nothing_down() -> None:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from millrace_core.errors import Reject
 from millrace_core.record import Output, Received
 
 Change = tuple[bytes, bytes | None]
@@ -25,6 +26,14 @@ class Handled(msgspec.Struct, gc=False):
     facts: list[Output]
     changes: list[tuple[int, bytes, bytes]]  # source partition, state key, value
     tallies: list[Output]
+
+
+class Parked(Reject):
+    """The record can never be handled; park it, and write `outputs` beside it (a terminal fact of what it named)."""
+
+    def __init__(self, reason: str, outputs: Sequence[Output]) -> None:
+        super().__init__(reason)
+        self.outputs = outputs
 
 
 class IdempotentHandler(Protocol):
@@ -67,7 +76,7 @@ class TransactionalHandler(Protocol):
 
     def handle(self, record: Received, state: State, now_ms: int) -> Sequence[Output]:
         """Decide one record. Raising Reject parks it in `dead-letters-tx` in the same transaction, with nothing of
-        what it did to `state`; volatile indexes must therefore change last."""
+        what it did to `state` (and with what a Parked carries); volatile indexes must therefore change last."""
         ...
 
     def due(self, state: State, now_ms: int, limit: int) -> Sequence[Output]:

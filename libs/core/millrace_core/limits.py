@@ -21,6 +21,10 @@ RECORD_VALUE_BYTES_MAX = RECORD_BYTES_MAX - 16_384
 DEAD_LETTER_BYTES_MAX = RECORD_BYTES_MAX + 65_536
 DEAD_LETTER_REASON_CHARS_MAX = 1_000
 
+# Ids, accounts and the like, wherever one is read from the log; and what is copied from a record's headers.
+ID_CHARS_MAX = 256
+HEADER_BYTES_MAX = 1_024
+
 # ── the gateway ─────────────────────────────────────────────────────────────────────────────────────────────────────
 GATEWAY_IN_FLIGHT_MAX = 4_096
 GATEWAY_IN_FLIGHT_BYTES_MAX = 64 * 1_048_576
@@ -75,6 +79,7 @@ STEPS_HELD_IN_MEMORY_MAX = 1_000
 RETRY_DELAY_S_MAX = 86_400.0
 RETRY_JITTER = 0.1
 ERROR_MESSAGE_CHARS_MAX = 1_000
+ERROR_CODE_CHARS_MAX = 100
 
 # ── timers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 CLOCK_JUMP_MS_MAX = 30_000

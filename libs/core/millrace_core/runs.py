@@ -299,8 +299,8 @@ class _Turn:
 
     def fail(self, node_id: str, attempt: int, duration_ms: float, error: ErrorInfo) -> None:
         state, node = self.state, self.graph.nodes[node_id]
-        if len(error.message) > limits.ERROR_MESSAGE_CHARS_MAX:
-            error = msgspec.structs.replace(error, message=error.message[: limits.ERROR_MESSAGE_CHARS_MAX])
+        code, message = error.code[: limits.ERROR_CODE_CHARS_MAX], error.message[: limits.ERROR_MESSAGE_CHARS_MAX]
+        error = ErrorInfo(code, message, error.retryable)
         again = may_retry(node.retry, attempt=attempt, retryable=error.retryable)
         retry_at = self._retry(node, attempt) if again else None
         self.record(

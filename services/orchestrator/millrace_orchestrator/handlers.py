@@ -9,12 +9,14 @@ id, kept for a day. Not here: what a run does next (`millrace_core.runs`), trans
 from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
 
+from millrace_core import limits
 from millrace_core.errors import Reject
-from millrace_core.handling import State
+from millrace_core.handling import Parked, State
 from millrace_core.id_memory import IdMemory
 from millrace_core.ids import time_ms_of
 from millrace_core.messages import (
     ErrorInfo,
+    Raw,
     RunCommand,
     RunEnded,
     RunFact,
@@ -54,7 +56,6 @@ READ_BACK = (COMMANDS,)
 
 _RUN = b"run/"
 _ID = b"id/"
-_DAMAGED = (UnicodeError, OverflowError, RecursionError)
 
 
 class OrchestratorHandler:
@@ -76,9 +77,9 @@ class OrchestratorHandler:
     def handle(self, record: Received, state: State, now_ms: int) -> Sequence[Output]:
         try:
             command = _parse(record)
-            key = run_key(command.account, command.run)
-        except _DAMAGED as error:
-            raise Reject(f"the record cannot be read: {error}") from None
+        except Reject as reason:
+            raise self._parked(record, str(reason), state, now_ms) from None
+        key = run_key(command.account, command.run)
         value = state.get(key)
         before = None if value is None else decode_state(value)
         if isinstance(command, StartRun):
@@ -110,6 +111,23 @@ class OrchestratorHandler:
             outputs = [_written_fact(_stale(start, source, now_ms), _head(record, start.account, start.run))]
         self._window.add(source, start.run, record.offset)
         return outputs
+
+    def _parked(self, record: Received, reason: str, state: State, now_ms: int) -> Reject:
+        """A start that cannot be read is its run's end, as far as its headers still name a run that never began."""
+        account, run = header(record, ACCOUNT), header(record, ID)
+        source = parse_source(header(record, SOURCE))
+        if topic_name(record.topic) != COMMANDS or source is None or not account or not run or record.key != run:
+            return Reject(reason)
+        try:
+            key, id, of = run_key(account.decode(), run.decode()), run.decode(), account.decode()
+            time_ms_of(id)
+        except (Reject, UnicodeDecodeError):
+            return Reject(reason)
+        if state.get(key) is not None or self._window.check(source, id, record.offset) != "new":
+            return Reject(reason)
+        error = ErrorInfo("dead_lettered", reason[: limits.ERROR_MESSAGE_CHARS_MAX], retryable=False)
+        ended = RunEnded(run=id, account=of, at=now_ms, outcome="dead_lettered", error=error)
+        return Parked(reason, [_written_fact(ended, _head(record, of, id))])
 
     def _apply(
         self, record: Received, key: bytes, before: RunState | None, decision: Decision, state: State
@@ -170,16 +188,29 @@ def _parse(record: Received) -> Command:
     else:
         command = decode(record.value, RunCommand)  # type: ignore[arg-type]
         if isinstance(command, StartRun):
-            _check_text(command.input)
+            _check_start(command)
+    if len(command.account) > limits.ID_CHARS_MAX or len(command.run) > limits.ID_CHARS_MAX:
+        raise Reject(f"run and account have at most {limits.ID_CHARS_MAX} characters")
     time_ms_of(command.run)
     if record.key != command.run.encode():
         raise Reject("the record's key is not the run that its value names")
     return command
 
 
-def _check_text(payload: object) -> None:
+def _check_start(start: StartRun) -> None:
+    event = start.event
+    names = [start.subscription or "", *((event.id, event.identifier) if event is not None else ())]
+    if any(len(name) > limits.ID_CHARS_MAX for name in names):
+        raise Reject(f"subscription, event and identifier have at most {limits.ID_CHARS_MAX} characters")
+    _check_text(start.input)
+
+
+def _check_text(payload: Raw) -> None:
     # A payload is copied unread into steps and facts; what is no text would spoil them for every reader.
-    bytes(payload).decode()  # type: ignore[call-overload]
+    try:
+        bytes(payload).decode()
+    except UnicodeDecodeError as error:
+        raise Reject(f"the payload is no UTF-8: {error.reason}") from None
 
 
 def _stale(start: StartRun, source: Source, now_ms: int) -> RunEnded:
@@ -197,7 +228,11 @@ def _running_by_account(state: State) -> Iterator[tuple[str, int]]:
 def _head(record: Received, account: str, run: str) -> _Head:
     """The headers of every output of this record; what it was decided on and traced by goes along."""
     head = [(ACCOUNT, account.encode()), (ID, run.encode()), (SOURCE, source_of(record))]
-    head += [(name, value) for name, value in record.headers if name in (CONTROL, TRACEPARENT)]
+    head += [
+        (name, value)
+        for name, value in record.headers
+        if name in (CONTROL, TRACEPARENT) and len(value) <= limits.HEADER_BYTES_MAX
+    ]
     return tuple(head)
 
 

@@ -120,13 +120,21 @@ def _check(record: Received, timer: SetTimer, now_ms: int) -> None:
         raise Reject("the record's key is not the owner that its value names")
     if not 0 <= timer.due <= now_ms + limits.TIMER_AHEAD_MS_MAX:
         raise Reject(f"the timer is due at {timer.due}, further away than a timer can be set")
+    if max(map(len, (timer.id, timer.owner, timer.account, timer.key))) > limits.ID_CHARS_MAX:
+        raise Reject(f"id, owner, account and key have at most {limits.ID_CHARS_MAX} characters")
+    if len(bytes(timer.record)) > limits.RECORD_VALUE_BYTES_MAX:
+        raise Reject(f"the timer's record has over {limits.RECORD_VALUE_BYTES_MAX} bytes")
     if timer.payload_at is not None and not 0 < timer.payload_at < len(bytes(timer.record)):
         raise Reject(f"payload_at {timer.payload_at} lies outside the timer's record")
 
 
 def _timer(record: Received, timer: SetTimer, *, may_repeat: bool) -> Timer:
     headers = [(ACCOUNT, timer.account.encode()), (ID, timer.owner.encode()), (SOURCE, source_of(record))]
-    headers += [(name, value) for name, value in record.headers if name in (CONTROL, TRACEPARENT)]
+    headers += [
+        (name, value)
+        for name, value in record.headers
+        if name in (CONTROL, TRACEPARENT) and len(value) <= limits.HEADER_BYTES_MAX
+    ]
     if timer.payload_at is not None:
         headers.append((PAYLOAD, b"%d" % timer.payload_at))
     return Timer(
