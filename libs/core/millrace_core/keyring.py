@@ -84,6 +84,11 @@ def endpoint_secret(endpoint: str) -> str:
     return f"endpoint/{endpoint}"
 
 
+def key_secret(key: str) -> str:
+    """The name an API key's signing secret is sealed and opened under."""
+    return f"key/{key}"
+
+
 def new_ring_entry(id: str) -> str:
     """A fresh key as MILLRACE_KEY_RING writes it."""
     return f"{id}:{base64.b64encode(os.urandom(_KEY_BYTES)).decode()}"

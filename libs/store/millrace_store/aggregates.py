@@ -23,6 +23,8 @@ from millrace_store import queries
 from millrace_store.outbox import Entry
 from millrace_store.pool import Connection
 
+_REPUBLISH = queries.load("api/republish")
+
 ACCOUNT = "account"
 KEY = "key"
 SUBSCRIPTION = "subscription"
@@ -114,17 +116,32 @@ def subscription_entry(row: Row) -> Entry:
 
 
 async def every_entry(connection: Connection) -> AsyncIterator[Entry]:
-    """Every aggregate there is or was, as of one moment: for `millrace control republish`."""
-    async with connection.transaction(isolation="repeatable_read", readonly=True):
-        for file, name, entry_of in (
-            ("accounts", "all_accounts", account_entry),
-            ("keys", "all_keys", key_entry),
-            ("plans", "all_plans", plan_entry),
-            ("webhooks", "all_endpoints", endpoint_entry),
-            ("subscriptions", "all_subscriptions", subscription_entry),
-        ):
-            async for row in connection.cursor(queries.load(f"api/{file}")[name]):
-                yield entry_of(row)
+    """Every aggregate there is or was. Needs an open transaction."""
+    for file, name, entry_of in (
+        ("accounts", "all_accounts", account_entry),
+        ("keys", "all_keys", key_entry),
+        ("plans", "all_plans", plan_entry),
+        ("webhooks", "all_endpoints", endpoint_entry),
+        ("subscriptions", "all_subscriptions", subscription_entry),
+    ):
+        async for row in connection.cursor(queries.load(f"api/{file}")[name]):
+            yield entry_of(row)
+
+
+async def republish(connection: Connection) -> int:
+    """Queue every aggregate's newest version for the relay again; how many that were. Changes wait meanwhile.
+
+    For a `control` topic that was lost, or whose values shall be made anew: the relay alone writes there, so nothing
+    old can come to stand behind something new."""
+    count = 0
+    async with connection.transaction():
+        await connection.execute(_REPUBLISH["hold_still"])
+        async for entry in every_entry(connection):
+            await connection.execute(
+                _REPUBLISH["queue_again"], entry.kind, entry.account, entry.id, entry.version, entry.value
+            )
+            count += 1
+    return count
 
 
 def ms(at: datetime) -> int:

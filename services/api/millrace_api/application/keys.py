@@ -14,7 +14,7 @@ from millrace_api.application.notation import stored
 from millrace_api.application.problems import Forbidden, Invalid, NotFound
 from millrace_core import ids
 from millrace_core.credentials import Surface, hint, key_digest, new_key, new_ops_secret
-from millrace_core.keyring import KeyRing
+from millrace_core.keyring import KeyRing, key_secret
 from millrace_store import queries
 from millrace_store.aggregates import Row, key_entry
 from millrace_store.pool import Connection
@@ -79,7 +79,7 @@ async def create(change: Change, account: str, new: NewKey, *, granted: frozense
         key_digest(text, pepper=maker.pepper),
         list(dict.fromkeys(new.scopes)),
         new.test,
-        None if secret is None else maker.ring.seal(secret, account=account, name=f"key/{id}"),
+        None if secret is None else maker.ring.seal(secret, account=account, name=key_secret(id)),
         change.now,
         new.expires_at,
     )

@@ -1,0 +1,147 @@
+"""Sending events and looking at what became of them, through the HTTP API."""
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+PANEL = "Send and look"
+TAIL_EVERY_S = 0.5
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=100, help="How many at most.")]
+OneId = Annotated[str | None, typer.Argument(help="Show this one in full.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (send, tail, events, runs, deliveries):
+        app.command(rich_help_panel=PANEL)(command)
+
+
+def send(
+    identifier: Annotated[str, typer.Argument(help="e:provider/name")],
+    properties: Annotated[str, typer.Argument(help="A JSON object, or - to read it from standard input.")] = "{}",
+    file: Annotated[Path | None, typer.Option(help="Read the properties from this file.", exists=True)] = None,
+    unique_key: Annotated[str | None, typer.Option(help="Events with the same key count once in 24 hours.")] = None,
+    ordering_key: Annotated[str | None, typer.Option(help="Events with the same key keep their order.")] = None,
+) -> None:
+    """Publish one event."""
+    from millrace_core.identifiers import parse_identifier
+
+    provider, name = parse_identifier(identifier)
+    text = file.read_text() if file is not None else sys.stdin.read() if properties == "-" else properties
+    body = _event_body(provider, name, text, unique_key, ordering_key)
+    answer = asyncio.run(_call("POST", "/ingest/event/publish", body=body))
+    typer.echo(f"{answer['eventId']}  {answer['identifier']}  {answer['receivedAt']}")
+
+
+def events(
+    id: OneId = None,
+    identifier: Annotated[str | None, typer.Option(help="Only events of this identifier.")] = None,
+    limit: Limit = 20,
+    as_json: AsJson = False,
+) -> None:
+    """The newest events, or one with what it started."""
+    _show("/v1/events", id, as_json, ("id", "received_at", "identifier", "bytes"), limit=limit, identifier=identifier)
+
+
+def runs(
+    id: OneId = None,
+    status: Annotated[str | None, typer.Option(help="Only runs in this status.")] = None,
+    limit: Limit = 20,
+    as_json: AsJson = False,
+) -> None:
+    """The newest runs, or one with its steps and attempts."""
+    columns = ("id", "created_at", "status", "plan_name", "identifier", "error")
+    _show("/v1/runs", id, as_json, columns, limit=limit, status=status)
+
+
+def deliveries(
+    id: OneId = None,
+    status: Annotated[str | None, typer.Option(help="Only deliveries in this status.")] = None,
+    limit: Limit = 20,
+    as_json: AsJson = False,
+) -> None:
+    """The newest deliveries, or one with its attempts."""
+    columns = ("id", "created_at", "status", "type", "attempts_made", "last_status", "error")
+    _show("/v1/deliveries", id, as_json, columns, limit=limit, status=status)
+
+
+def tail(
+    identifier: Annotated[str | None, typer.Option(help="Only events of this identifier.")] = None,
+) -> None:
+    """Print events as they come in, until Ctrl-C."""
+    asyncio.run(_tail(identifier))
+
+
+async def _tail(identifier: str | None) -> None:
+    from millrace_cli.client import connect, target
+
+    seen: set[str] = set()
+    async with connect(target()) as client:
+        is_first = True
+        while True:
+            page = (await client.call("GET", "/v1/events", limit=100, identifier=identifier))["data"]
+            fresh = [event for event in page if event["id"] not in seen]
+            seen = {event["id"] for event in page}
+            for event in [] if is_first else reversed(fresh):
+                typer.echo(_line(event, ("id", "received_at", "identifier", "bytes")))
+            is_first = False
+            await asyncio.sleep(TAIL_EVERY_S)
+
+
+async def _call(method: str, path: str, *, body: bytes | None = None, **query: Any) -> Any:
+    from millrace_cli.client import connect, target
+
+    async with connect(target()) as client:
+        return await client.call(method, path, body=body, **query)
+
+
+def _show(path: str, id: str | None, as_json: bool, columns: tuple[str, ...], **query: Any) -> None:
+    if id is not None:
+        _print_json(asyncio.run(_call("GET", f"{path}/{id}"))["data"])
+        return
+    items = asyncio.run(_call("GET", path, **query))["data"]
+    if as_json:
+        _print_json(items)
+        return
+    for item in items:
+        typer.echo(_line(item, columns))
+
+
+def _line(item: Mapping[str, Any], columns: tuple[str, ...]) -> str:
+    return "  ".join(_cell(item[column]) for column in columns)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, Mapping):
+        return f"{value.get('code')}: {value.get('message')}"
+    return str(value)
+
+
+def _print_json(value: Any) -> None:
+    import orjson
+
+    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+
+
+def _event_body(provider: str, name: str, properties: str, unique_key: str | None, ordering_key: str | None) -> bytes:
+    import orjson
+
+    from millrace_core.errors import Reject
+
+    try:
+        orjson.loads(properties)
+    except orjson.JSONDecodeError as error:
+        raise Reject(f"the properties are not JSON: {error}") from None
+    body: dict[str, Any] = {"eventType": {"provider": provider, "name": name}}
+    if unique_key is not None:
+        body["uniqueKey"] = unique_key
+    if ordering_key is not None:
+        body["orderingKey"] = ordering_key
+    return orjson.dumps(body | {"properties": orjson.Fragment(properties)})

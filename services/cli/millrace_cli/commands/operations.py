@@ -1,0 +1,113 @@
+"""Keeping a deployment in order: topics, tables, keys, the control topic, rebuild, verify."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from millrace_cli.commands.services import become
+
+PANEL = "Operations"
+keys = typer.Typer(help="API keys, straight in Postgres: for the first key of an account.", no_args_is_help=True)
+control = typer.Typer(help="The control topic.", no_args_is_help=True)
+
+Account = Annotated[str, typer.Option("--account", "-a", help="The account's name.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(rich_help_panel=PANEL)(topics)
+    app.command(rich_help_panel=PANEL)(migrate)
+    app.command(rich_help_panel=PANEL)(verify)
+    app.command(rich_help_panel=PANEL)(rebuild)
+    app.add_typer(keys, name="keys", rich_help_panel=PANEL)
+    app.add_typer(control, name="control", rich_help_panel=PANEL)
+
+
+def topics(
+    partitions: Annotated[int, typer.Option(min=1, max=10_000, help="Of every topic that has more than one.")] = 3,
+    replication: Annotated[int | None, typer.Option(min=1, max=15, help="3 where there are 3 brokers, else 1.")] = None,
+) -> None:
+    """Create the topics that are missing, and the first position of every consumer group. Safe to repeat."""
+    from millrace_cli.settings import LogSettings
+    from millrace_kafka.admin import create_topics
+    from millrace_kafka.client import Cluster
+    from millrace_runtime.settings import read
+
+    settings = read(LogSettings)
+    cluster = Cluster(settings.kafka, settings.namespace, "millrace-cli")
+    created = asyncio.run(create_topics(cluster, partitions=partitions, replication=replication))
+    typer.echo(f"created {', '.join(created)}" if created else "every topic is there")
+
+
+def migrate() -> None:
+    """Apply the migrations that the database does not have. Safe to repeat."""
+    from millrace_store.migrations import migrate as apply
+
+    applied = asyncio.run(apply(_dsn()))
+    typer.echo(f"applied {', '.join(applied)}" if applied else "nothing to apply")
+
+
+def verify() -> None:
+    """Prove from the log that nothing is unaccounted for."""
+    from millrace_cli.verify import verify as prove
+
+    prove()
+
+
+def rebuild() -> None:
+    """Build the read models anew from the log, beside those in use, and swap."""
+    become("millrace_projector", "rebuild")
+
+
+@control.command()
+def republish() -> None:
+    """Have the relay publish the newest version of everything in force again, from Postgres."""
+    from millrace_cli.republishing import republish as again
+
+    count = asyncio.run(again(_dsn()))
+    typer.echo(f"{count} entries are on the control topic again")
+
+
+@keys.command("create")
+def create_key(
+    account: Account,
+    name: Annotated[str, typer.Option(help="What the key is for.")] = "made by the command line",
+    scope: Annotated[list[str] | None, typer.Option(help="May be repeated; all scopes where none is given.")] = None,
+    surface: Annotated[str, typer.Option(help="ingest, automation, intake, agents or ops.")] = "automation",
+    test: Annotated[bool, typer.Option("--test", help="A test key (agents only).")] = False,
+    plan: Annotated[str, typer.Option(help="Of the account, where it is made now.")] = "free",
+) -> None:
+    """Make a key, and its account where there is none. The key is shown this once."""
+    from millrace_cli import bootstrap
+
+    wanted = bootstrap.Wanted(name=name, surface=surface, scopes=tuple(scope or ["*"]), test=test)
+    made = asyncio.run(bootstrap.create_key(bootstrap.seals(), account=account, plan=plan, wanted=wanted))
+    typer.echo(f"{made.id} of account {account}. Shown once:")
+    typer.echo(made.key)
+    if made.secret is not None:
+        typer.echo(made.secret)
+
+
+@keys.command("list")
+def list_keys(account: Account) -> None:
+    """Every key of an account, by what may be shown of it."""
+    from millrace_cli import bootstrap
+
+    for row in asyncio.run(bootstrap.list_keys(_dsn(), account=account)):
+        typer.echo(row)
+
+
+@keys.command("revoke")
+def revoke_key(account: Account, id: Annotated[str, typer.Argument(help="key_…")]) -> None:
+    """End a key for ever."""
+    from millrace_cli import bootstrap
+
+    asyncio.run(bootstrap.revoke_key(_dsn(), account=account, id=id))
+    typer.echo(f"{id} is revoked; gateways follow within a second of the API's relay running")
+
+
+def _dsn() -> str:
+    from millrace_cli.settings import DatabaseSettings
+    from millrace_runtime.settings import read
+
+    return read(DatabaseSettings).postgres.get_secret_value()
