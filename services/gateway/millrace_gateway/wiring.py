@@ -1,9 +1,11 @@
 """The gateway's composition: producer, control view, ingest routes, HTTP server."""
 
+import asyncio
 from collections.abc import Mapping
 from importlib.metadata import version
 
 from millrace_core.credentials import parse_pepper
+from millrace_core.errors import Retry
 from millrace_gateway.application import application
 from millrace_gateway.bodies import Bodies
 from millrace_gateway.door import open_door, stale
@@ -12,7 +14,9 @@ from millrace_gateway.observing import IngestMetrics
 from millrace_gateway.settings import GatewaySettings
 from millrace_kafka.client import Cluster
 from millrace_kafka.control import ControlView
+from millrace_kafka.observer import Observer
 from millrace_kafka.producer import PlainProducer
+from millrace_kafka.restart import backoff_s, pause
 from millrace_runtime import metric_defs
 from millrace_runtime.http_server import HttpServer
 from millrace_runtime.service import Context, Worker
@@ -25,7 +29,9 @@ async def wire(settings: GatewaySettings, context: Context) -> Mapping[str, Work
     cluster = Cluster(settings.kafka, settings.namespace, f"millrace-gateway-{settings.instance}")
     keys = ApiKeys(pepper=parse_pepper(settings.key_pepper.get_secret_value()), clock=context.clock)
     accounts = Accounts()
-    view = ControlView(cluster, followers={"key": keys, "account": accounts}, clock=context.clock)
+    view = ControlView(
+        cluster, followers={"key": keys, "account": accounts}, clock=context.clock, observer=context.observer
+    )
     producer = PlainProducer(cluster, observer=context.observer)
     door = open_door(
         keys=keys,
@@ -48,7 +54,6 @@ async def wire(settings: GatewaySettings, context: Context) -> Mapping[str, Work
 
     context.stack.push_async_callback(view.stop)
     context.stack.push_async_callback(producer.stop)
-    await view.start()
     await producer.start()
 
     context.health.add("http", server.ready)
@@ -59,4 +64,17 @@ async def wire(settings: GatewaySettings, context: Context) -> Mapping[str, Work
     context.metrics.watch(metric_defs.CONTROL_AGE_SECONDS, view.fresh_age_s)
     context.metrics.watch(metric_defs.CONTROL_POSITION, lambda: view.position)
     context.metrics.watch(metric_defs.CONTROL_ENTRIES, lambda: len(keys), "key")
-    return {"control": view.run, "http": server.run}
+    return {"control": lambda stop: follow(view, stop, context.observer), "http": server.run}
+
+
+async def follow(view: ControlView, stop: asyncio.Event, observer: Observer) -> None:
+    """The control worker. Kafka may be away when the gateway starts: it answers 503 and says why, until it is there."""
+    attempt = 0
+    while not stop.is_set():
+        try:
+            await view.start()
+            return await view.run(stop)
+        except Retry as error:
+            observer.restarted("control view", str(error))
+        await pause(stop, backoff_s(attempt))
+        attempt += 1
