@@ -12,6 +12,7 @@ from enum import Enum
 from types import MappingProxyType
 
 from millrace_core import limits
+from millrace_core.event import event_route as event_route
 
 DAY_MS = 86_400_000
 UNLIMITED = -1
@@ -115,9 +116,3 @@ def short_name(full: str) -> str:
 def partition_of(route: bytes, count: int) -> int:
     """The partition of a route, the same in every service and release: CRC-32 modulo the count."""
     return zlib.crc32(route) % count
-
-
-def event_route(account: str, identifier: str, ordering_key: str | None) -> bytes:
-    """What an event's partition is computed from: an account's events of one identifier stay in order, and
-    `orderingKey` splits a hot one."""
-    return f"{account}\x1f{identifier}\x1f{ordering_key or ''}".encode("utf-8", "surrogatepass")

@@ -7,7 +7,8 @@ Not here: the order in which things become visible (the processor's), and who dr
 orchestrator's and dispatcher's source windows).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -30,10 +31,15 @@ _YEAR_10000_MS = 253_402_300_800_000
 _decode_head = msgspec.json.Decoder(Event).decode
 
 
+Told = Callable[[int, Mapping[str, int], Handled], None]
+"""Told of each batch: its partition, how many records had which outcome, what they came to. Must not raise."""
+
+
 class MatcherHandler:
     """Implements `millrace_core.handling.IdempotentHandler`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, told: Told = lambda partition, outcomes, handled: None) -> None:
+        self._told = told
         self.subscriptions = SubscriptionIndex(conditions=WhereConditions())
         self.plans = Plans()
         self.endpoints = Endpoints()
@@ -57,23 +63,27 @@ class MatcherHandler:
         handled = Handled([], [], [], [])
         tallies = Tallies()
         control = b"%d" % position
+        outcomes: Counter[str] = Counter()
         for one in records:
             try:
-                self._decide(one, control, handled, tallies)
+                outcomes[self._decide(one, control, handled, tallies)] += 1
             except (Reject, UnicodeEncodeError) as reason:  # half a surrogate pair, where no text should hold one
                 _park(one, str(reason), control, handled)
+                outcomes["dead_lettered"] += 1
         handled.tallies.extend(tallies.outputs(records))
+        if records:
+            self._told(records[0].partition, outcomes, handled)
         return handled
 
-    def _decide(self, one: Received, control: bytes, handled: Handled, tallies: Tallies) -> None:
-        """One record. What raises Reject in here has left nothing behind."""
+    def _decide(self, one: Received, control: bytes, handled: Handled, tallies: Tallies) -> str:
+        """One record, and its outcome. What raises Reject in here has left nothing behind."""
         headers = dict(one.headers)
         event, properties = read_event(one, headers)
         origin = origin_of(one, event, properties, headers, control)
         if event.hops > limits.HOPS_MAX:
             reason = f"hops: the event came through {event.hops} runs, at most {limits.HOPS_MAX} are allowed"
             handled.facts.append(other_fact(origin, _fact(origin, "refused", reason=reason)))
-            return
+            return "refused"
         digest = None
         if event.unique_key is not None and event.replay is None:
             digest = digest_of(event.account, event.identifier, event.ordering_key or "", event.unique_key)
@@ -82,7 +92,7 @@ class MatcherHandler:
             )
             if earlier is not None:
                 handled.facts.append(other_fact(origin, _fact(origin, "duplicate", duplicate_of=earlier.event)))
-                return
+                return "duplicate"
         outputs, runs, deliveries = self._children(origin)
         if digest is not None:
             change = self.unique_keys.claim(
@@ -92,6 +102,7 @@ class MatcherHandler:
         handled.outputs.extend(outputs)
         handled.facts.extend(matched_facts(origin, runs, deliveries))
         tallies.add(event.account, event.identifier, len(runs), len(deliveries))
+        return "matched" if outputs else "unmatched"
 
     def _children(self, origin: Origin) -> tuple[list[Output], list[tuple[str, str]], list[tuple[str, str, str]]]:
         event = origin.event

@@ -83,8 +83,12 @@ class UniqueKeys:
         known[digest] = value
         return _KEY.pack(today, digest), value
 
+    def size(self, partition: int) -> int:
+        """How many entries a partition has."""
+        return sum(len(known) for known in self._partitions.get(partition, {}).values())
+
     def __len__(self) -> int:
-        return sum(len(known) for days in self._partitions.values() for known in days.values())
+        return sum(self.size(partition) for partition in self._partitions)
 
 
 def digest_of(account: str, identifier: str, ordering_key: str, unique_key: str) -> bytes:
