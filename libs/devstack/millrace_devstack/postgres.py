@@ -61,11 +61,17 @@ class Postgres:
     """A server whose data, password and log live below `home`.
 
     `port`: the one to listen on (an error if it is taken); without it a free one, kept over restarts. `settings` are
-    server settings laid over ours.
+    server settings laid over ours. `predecessor_timeout_s`: how long a dying server on the same data is waited for.
     """
 
     def __init__(
-        self, home: Path, *, port: int | None = None, fsync: bool = True, settings: Mapping[str, str] | None = None
+        self,
+        home: Path,
+        *,
+        port: int | None = None,
+        fsync: bool = True,
+        settings: Mapping[str, str] | None = None,
+        predecessor_timeout_s: float = PREDECESSOR_TIMEOUT_S,
     ) -> None:
         self.home = home
         self.log = home / "postgres.log"
@@ -74,6 +80,7 @@ class Postgres:
         self._port = port
         self._settings = {**SETTINGS, **({} if fsync else NOT_DURABLE), **(settings or {})}
         self._fsync = fsync
+        self._predecessor_timeout_s = predecessor_timeout_s
         self._child: processes.Child | None = None
         self._user = launch.SAME_USER
 
@@ -208,7 +215,7 @@ class Postgres:
     async def _predecessor_gone(self) -> None:
         """Wait for a dying server on the same data (our parent was killed a moment ago)."""
         pid = _live_server(self._data)
-        if pid is not None and not await _gone(pid, timeout_s=PREDECESSOR_TIMEOUT_S):
+        if pid is not None and not await _gone(pid, timeout_s=self._predecessor_timeout_s):
             raise StackError(
                 f"another Postgres (pid {pid}) is running on {self._data}. Stop it first (it may belong to another "
                 "`make dev`)."
