@@ -73,8 +73,8 @@ async def follow(view: ControlView, stop: asyncio.Event, observer: Observer) -> 
     while not stop.is_set():
         try:
             await view.start()
-            return await view.run(stop)
+            await view.run(stop)
         except Retry as error:
             observer.restarted("control view", str(error))
-        await pause(stop, backoff_s(attempt))
-        attempt += 1
+            await pause(stop, backoff_s(attempt))
+            attempt += 1
