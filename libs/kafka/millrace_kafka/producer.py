@@ -134,6 +134,10 @@ class PlainProducer:
             acked.append(Metadata(name, partition, outcome.offset + position, outcome.timestamp))
         return acked
 
+    def check(self, output: Output) -> None:
+        """Raises Reject for what could never be written, so that a caller learns it before it depends on it."""
+        self._routing.place(output)
+
     def submit(self, output: Output) -> asyncio.Future[Metadata]:
         """Queue one record; the future has its place, or Retry. Raises Reject or Retry at once when it cannot be
         queued. What is submitted within one loop turn travels together."""
