@@ -26,7 +26,6 @@ from millrace_core.record import (
     Received,
     header,
     parse_source,
-    source_of,
     topic_name,
 )
 from millrace_core.seen import SourceWindow
@@ -129,7 +128,9 @@ def _check(record: Received, timer: SetTimer, now_ms: int) -> None:
 
 
 def _timer(record: Received, timer: SetTimer, *, may_repeat: bool) -> Timer:
-    headers = [(ACCOUNT, timer.account.encode()), (ID, timer.owner.encode()), (SOURCE, source_of(record))]
+    # No source: timers fire in another order than they were set, so a reader that keeps a window over their offsets
+    # would take the retry of a day for stale. Nor is one needed: what fires is written once.
+    headers = [(ACCOUNT, timer.account.encode()), (ID, timer.owner.encode())]
     headers += [
         (name, value)
         for name, value in record.headers
