@@ -37,6 +37,9 @@ AWAY: tuple[type[Exception], ...] = (
     asyncpg.IdleSessionTimeoutError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
+    # The schema is not there yet, or is being made anew: `millrace migrate` or `millrace rebuild` will end that.
+    asyncpg.UndefinedTableError,
+    asyncpg.InvalidSchemaNameError,
 )
 
 

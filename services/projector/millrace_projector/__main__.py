@@ -8,7 +8,7 @@ from millrace_runtime import service
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["rebuild"]:
-        from millrace_projector import rebuilding
+        from millrace_projector.rebuilding import main
 
-        sys.exit(rebuilding.main(sys.argv[2:]))
+        sys.exit(main(sys.argv[2:]))
     service.main("projector", ProjectorSettings, wire)

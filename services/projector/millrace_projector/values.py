@@ -14,8 +14,11 @@ from millrace_core.errors import Reject
 _id = re.compile(r"[a-z]{1,16}_([0-9a-f]{32})").fullmatch
 _INT4_MAX = 2**31 - 1
 # Where a number may be one that jsonb refuses (numeric ends at 131,072 digits) or that swells when it is written out:
-# an exponent of three digits or more, or a very long row of digits. Inside a string it only costs the slow way.
-_odd_number = re.compile(rb"[eE][+-]?[0-9]{3}|[0-9]{300}").search
+# an exponent of three digits or more, or a very long row of digits. Inside a string it only costs the slow way. All
+# digits are made alike first: two searches for fixed bytes cost a tenth of one for a pattern.
+_ALIKE = bytes.maketrans(b"123456789E", b"000000000e")
+_BIG_EXPONENT = b"0e000"
+_MANY_DIGITS = b"0" * 300
 _ODD_NUMBER = "a number is out of range"
 _NOT_UTF8 = "it is not UTF-8"
 # Every escape of a JSON text, one by one (so that `\\\\u0000`, a backslash and "u0000", is none of them); a pair of
@@ -91,7 +94,8 @@ def json_copy(raw: bytes) -> tuple[str | None, str | None]:
         text = raw.decode()
     except UnicodeDecodeError:
         return None, _NOT_UTF8
-    if _odd_number(raw) is not None and _has_odd_number(text):
+    alike = raw.translate(_ALIKE, b"+-")
+    if (_BIG_EXPONENT in alike or _MANY_DIGITS in alike) and _has_odd_number(text):
         return None, _ODD_NUMBER
     if "\\u" not in text:
         return text, None

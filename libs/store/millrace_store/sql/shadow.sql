@@ -1,0 +1,25 @@
+-- name: take_lock
+SELECT pg_try_advisory_lock($1);
+
+-- name: schema_exists
+SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1);
+
+-- name: tables_of
+SELECT c.relname
+FROM pg_class AS c
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = $1 AND c.relkind IN ('r', 'p')
+ORDER BY c.relispartition DESC, c.relname;
+
+-- name: first_column
+SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = $1::text::regclass AND attnum = 1;
+
+-- Makes them worthless to whoever waits for them; the transaction ends in the swap, or is rolled back.
+-- name: take_live_positions
+UPDATE read.positions SET next_offset = -1 - next_offset RETURNING topic, partition, -1 - next_offset AS next_offset;
+
+-- name: behind_live
+SELECT l.topic, l.partition
+FROM unnest($1::text[], $2::integer[], $3::bigint[]) AS l (topic, partition, next_offset)
+LEFT JOIN read_rebuild.positions AS s USING (topic, partition)
+WHERE COALESCE(s.next_offset, 0) < l.next_offset;
