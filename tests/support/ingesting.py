@@ -82,11 +82,11 @@ class Ingesting:
         self.told = Told()
         self.bodies = Bodies(bytes_max)
         self.keys.apply("acc_1", "key_1", key_control())
-        door = open_door(
+        self.door = open_door(
             keys=self.keys, accounts=self.accounts, rates=RateLimits(self.clock), log=self.log, view=self.view
         )
         self.app = Ingest(
-            door=door,
+            door=self.door,
             log=self.log,
             bodies=self.bodies,
             clock=self.clock,

@@ -101,10 +101,17 @@ async def test_what_is_not_confirmed_is_503(ingesting: Ingesting) -> None:
     assert "uniqueKey" in asked.result().json["message"]
 
 
-async def test_a_batch_that_does_not_fit_in_flight_takes_nothing(ingesting: Ingesting) -> None:
-    ingesting.log.in_flight = limits.GATEWAY_IN_FLIGHT_MAX - 1
-    assert (await ingesting.post(BATCH, [post_body()] * 2)).status == 503
-    assert ingesting.log.all() == []
+async def test_batches_that_come_together_cannot_pass_the_bound_together(ingesting: Ingesting) -> None:
+    ingesting.log.hold()
+    batch = [post_body()] * limits.BATCH_ITEMS_MAX
+    fits = limits.GATEWAY_IN_FLIGHT_MAX // (limits.BATCH_ITEMS_MAX + 1)
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(ingesting.post(BATCH, batch)) for _ in range(fits + 2)]
+        await eventually(lambda: ingesting.log.in_flight == fits * limits.BATCH_ITEMS_MAX)
+        ingesting.log.release()
+    assert sorted(task.result().status for task in asked) == [200] * fits + [503] * 2
+    assert len(ingesting.log.all()) == fits * limits.BATCH_ITEMS_MAX, "a refused batch takes nothing"
+    assert (ingesting.bodies.held, ingesting.door.inside) == (0, 0)
 
 
 async def test_a_batch_counts_as_one_request(ingesting: Ingesting) -> None:

@@ -34,7 +34,7 @@ async def test_a_post_is_on_the_log_when_it_is_answered(ingesting: Ingesting) ->
     assert answer.headers["x-millrace-position"].startswith("events:")
     assert answer.headers["content-length"] == str(len(answer.body))
     assert ingesting.told.counts == {"accepted": 1}
-    assert ingesting.bodies.held == 0
+    assert (ingesting.bodies.held, ingesting.door.inside) == (0, 0)
 
 
 async def test_properties_keep_their_bytes(ingesting: Ingesting) -> None:
@@ -119,7 +119,7 @@ async def test_a_bad_body_is_400_and_says_what_is_wrong(ingesting: Ingesting, bo
     assert says in answer.json["message"]
     assert answer.json["code"] == "VALIDATION_ERROR"
     assert ingesting.log.all() == []
-    assert ingesting.bodies.held == 0
+    assert (ingesting.bodies.held, ingesting.door.inside) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ async def test_keys_that_may_be_out_of_date_are_503(ingesting: Ingesting) -> Non
 
 
 async def test_in_flight_is_bounded(ingesting: Ingesting) -> None:
-    ingesting.log.in_flight = limits.GATEWAY_IN_FLIGHT_MAX
+    ingesting.door.inside = limits.GATEWAY_IN_FLIGHT_MAX
     answer = await ingesting.post(PUBLISH, post_body())
     assert answer.status == 503
     assert answer.json["code"] == "OVERLOADED"

@@ -4,8 +4,6 @@ In this order, cheapest and safest first: view fresh (else nobody knows which ke
 room. Every refusal says what to do.
 """
 
-from dataclasses import dataclass
-
 from millrace_core import limits
 from millrace_gateway.ports import EventLog, View
 from millrace_web import scopes
@@ -15,38 +13,46 @@ from millrace_web.errors import ApiError, unavailable
 from millrace_web.rate_limits import RateLimits, Verdict
 
 
-@dataclass(frozen=True, slots=True)
 class Door:
     """Asked once for each request."""
 
-    authenticator: Authenticator
-    accounts: Accounts
-    rates: RateLimits
-    log: EventLog
+    def __init__(self, *, authenticator: Authenticator, accounts: Accounts, rates: RateLimits, log: EventLog) -> None:
+        self.accounts = accounts
+        self._authenticator = authenticator
+        self._rates = rates
+        self._log = log
+        self.inside = 0
+        """Events let in and not yet answered."""
 
     def caller(self, headers: Headers) -> ApiKey:
         """The key that may publish. Raises ApiError 401, 403, 503."""
-        return self.authenticator.authenticate(headers, scopes.PUBLISH_EVENTS)
+        return self._authenticator.authenticate(headers, scopes.PUBLISH_EVENTS)
 
     def rate(self, key: ApiKey) -> Verdict:
         """Count this request; whether it passes is in the verdict."""
-        return self.rates.take(key.account, key.plan)
+        return self._rates.take(key.account, key.plan)
 
-    def room_for(self, records: int) -> None:
-        """Raises ApiError 503 when the log is away or too much is in flight. Nothing was taken then."""
-        if self.log.ready() is not None:
+    def let_in(self, events: int) -> None:
+        """Take room for them, until `let_out`. Raises ApiError 503 when the log is away or there is no room: nothing
+        was taken then. Room is taken before anything is awaited, or requests that come together pass it together."""
+        if self._log.ready() is not None:
             raise log_away()
-        if self.log.in_flight + records > limits.GATEWAY_IN_FLIGHT_MAX:
+        if self.inside + events > limits.GATEWAY_IN_FLIGHT_MAX:
             raise unavailable(
                 "Too many events are in flight here right now; nothing was taken. Send it again shortly.",
                 retry_after_s=limits.GATEWAY_RETRY_AFTER_S,
                 code="OVERLOADED",
             )
+        self.inside += events
+
+    def let_out(self, events: int) -> None:
+        self.inside -= events
 
 
 def open_door(*, keys: ApiKeys, accounts: Accounts, rates: RateLimits, log: EventLog, view: View) -> Door:
     """The door as a gateway has it."""
-    return Door(Authenticator(keys, accounts, stale=lambda: stale(view)), accounts, rates, log)
+    authenticator = Authenticator(keys, accounts, stale=lambda: stale(view))
+    return Door(authenticator=authenticator, accounts=accounts, rates=rates, log=log)
 
 
 def stale(view: View) -> str | None:

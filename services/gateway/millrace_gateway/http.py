@@ -174,14 +174,14 @@ class Ingest:
         if media_type == _BATCH:
             return await self._batch(call, key, cloudevents.from_structured, batches.split_array)
         parse = self._parser(call, media_type)
-        self._door.room_for(1)
-        body = await self._read(call, limits.BODY_BYTES_MAX)
+        self._door.let_in(1)
+        body = b""
         try:
+            body = await self._read(call, limits.BODY_BYTES_MAX)
             now_ms = self._clock.now_ms()
-            posted = parse(body, now_ms)
             idempotency_key = call.idempotency_key
             made, output = handlers.accept(
-                posted,
+                parse(body, now_ms),
                 account=key.account,
                 now_ms=now_ms,
                 unique_key=handlers.stand_in_unique_key(idempotency_key, key_id=key.id) if idempotency_key else None,
@@ -190,6 +190,7 @@ class Ingest:
             acked = await self._submit(self._placed(key, made.identifier, made.id, output))
         finally:
             self._bodies.release(body)
+            self._door.let_out(1)
         self._observer.events("accepted", 1)
         call.answer_headers.append(
             (positions.HEADER_BYTES, b"%b:%d:%d" % (acked.topic.encode(), acked.partition, acked.offset))
@@ -239,18 +240,21 @@ class Ingest:
         raise ApiError(415, f"Content-Type {_shown(media_type)} is not taken here: {hint}.")
 
     async def _batch(self, call: Call, key: ApiKey, parse: "Parse", split: Callable[[bytes], list[bytes]]) -> Answer:
-        self._door.room_for(1)
-        body = await self._read(call, limits.BATCH_BODY_BYTES_MAX)
+        self._door.let_in(1)
+        inside, body = 1, b""
         try:
+            body = await self._read(call, limits.BATCH_BODY_BYTES_MAX)
             try:
                 items = split(body)
             except batches.TooMany as error:
                 raise ApiError(413, _sentence(error)) from None
-            self._door.room_for(len(items))
+            self._door.let_in(len(items))
+            inside += len(items)
             results, outputs = await self._decide(call, key, items, parse)
             acked = await self._log.write(outputs) if outputs else ()
         finally:
             self._bodies.release(body)
+            self._door.let_out(inside)
         refused = len(results) - len(outputs)
         self._observer.events("accepted", len(outputs))
         self._observer.events("refused", refused)

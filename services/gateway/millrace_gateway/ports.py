@@ -20,9 +20,6 @@ class Acked(Protocol):
 class EventLog(Protocol):
     """The plain producer, as far as it is used here. What it says is acked is on the log."""
 
-    in_flight: int
-    """Records submitted and not yet acked or failed."""
-
     def submit(self, output: Output) -> Awaitable[Acked]:
         """Queue one record, at once. Raises Retry when nothing can be queued now; the answer's Retry means that the
         record may be on the log or not."""

@@ -59,7 +59,7 @@ async def wire(settings: GatewaySettings, context: Context) -> Mapping[str, Work
     context.health.add("http", server.ready)
     context.health.add("log", producer.ready)
     context.health.add("control", lambda: stale(view))
-    context.metrics.watch(metric_defs.GATEWAY_IN_FLIGHT, lambda: producer.in_flight)
+    context.metrics.watch(metric_defs.GATEWAY_IN_FLIGHT, lambda: door.inside)
     context.metrics.watch(metric_defs.GATEWAY_IN_FLIGHT_BYTES, lambda: bodies.held)
     context.metrics.watch(metric_defs.CONTROL_AGE_SECONDS, view.fresh_age_s)
     context.metrics.watch(metric_defs.CONTROL_POSITION, lambda: view.position)
