@@ -168,17 +168,22 @@ class Admin:
             while True:
                 names = [self._cluster.topic(name) for name in CATALOGUE]
                 described = await self._ask(self._admin.describe_topics(names), "the topics could not be read")
-                if all(
+                has_leaders = all(
                     topic["error_code"] == 0 and all(part["leader"] >= 0 for part in topic["partitions"])
                     for topic in described
-                ):
+                )
+                # A broker may know a topic's partitions a moment before it knows its id.
+                if has_leaders and len(await self.topics()) == len(CATALOGUE):
                     return
                 await asyncio.sleep(SETTLE_S)
 
     async def committed(self, group: str, topics: Iterable[str]) -> dict[tuple[str, int], Committed]:
         """The group's positions and their metadata on all partitions of these catalogue topics. `group` is a name
         of `groups.GROUPS`. Partitions without a position are there with offset -1."""
-        counts = await self.topics(topics)
+        names = list(topics)
+        counts = await self.topics(names)
+        if absent := set(names) - set(counts):
+            raise Retry(f"no such topics yet: {', '.join(sorted(absent))}; run `millrace topics`")
         asked = [TopicPartition(info.topic, n) for info in counts.values() for n in range(info.partitions)]
         if not asked:
             return {}
@@ -205,7 +210,10 @@ class Admin:
     async def _settled_offsets(self, full: str, asked: list[TopicPartition]) -> Any:
         while True:
             try:
-                return await self._admin.list_consumer_group_offsets(full, partitions=asked)
+                found = await self._admin.list_consumer_group_offsets(full, partitions=asked)
+                # While the group's coordinator is being made, it answers without an error and without positions.
+                if len(found) == len(asked):
+                    return found
             except KafkaError as error:
                 # A new broker, or one that just took the group over, first answers that it is not there yet.
                 if not (error.retriable or isinstance(error, NoError)):
