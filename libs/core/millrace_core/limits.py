@@ -118,6 +118,14 @@ PROJECTOR_RECORDS_MAX = 10_000
 PARTITION_DAYS_BACK = 40
 PARTITION_DAYS_AHEAD = 2
 
+# ── the meter ───────────────────────────────────────────────────────────────────────────────────────────────────────
+METER_WINDOW_S = 10
+# A tally is written up to a gathering after its events; a window closes that much later.
+METER_GRACE_S = 2.0
+METER_KEPT_S = 60.0
+# One series for each account and identifier in Prometheus, up to here; the rest are summed under the identifier `*`.
+METER_SERIES_MAX = 1_000
+
 # ── the API ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 PAGE_LIMIT_DEFAULT = 20
 PAGE_LIMIT_MAX = 100

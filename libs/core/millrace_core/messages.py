@@ -299,6 +299,20 @@ class Tally(Message, frozen=True):
     counts: tuple[tuple[str, int, int, int], ...]
 
 
+# ── meters ────────────────────────────────────────────────────────────────────────────────────────────────────────
+class Meter(Message, frozen=True, gc=False):
+    """`meters`: what one window held, as the meter saw it. Approximate: a crash may lose or repeat a batch's tally.
+    A window that got more after it closed is written again, in full: of a window the latest record stands."""
+
+    account: str
+    identifier: str
+    start: int
+    end: int
+    events: int
+    runs: int
+    deliveries: int
+
+
 # ── control ───────────────────────────────────────────────────────────────────────────────────────────────────────
 class AccountControl(Message, frozen=True):
     """kind `account`, id = the account's. Events of `unordered` identifiers are spread over all partitions."""

@@ -91,6 +91,8 @@ CATALOGUE: Mapping[str, Topic] = MappingProxyType(
             _tx("dead-letters-tx", 30, record_bytes_max=limits.DEAD_LETTER_BYTES_MAX),
             _plain("tallies", 1),
             _plain("meters", 1),
+            # The meter's windows live a minute; Faust restores its table from what it finds here.
+            Topic("meter-changelog", Writer.PLAIN, 3_600_000, config=(("segment.ms", "600000"),)),
             # Dedupe entries are never written anew, so they are deleted by age: the 24 h window twice, and an hour.
             Topic("matcher-changelog", Writer.PLAIN, 49 * 3_600_000),
             _changelog("orchestrator"),

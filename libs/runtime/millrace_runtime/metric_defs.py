@@ -141,6 +141,9 @@ RELAY_OLDEST_AGE_SECONDS = _gauge("millrace_relay_oldest_waiting_age_seconds", "
 METER_EVENTS = _gauge("millrace_meter_events", "Events in the last window.", "account", "identifier")
 METER_RUNS = _gauge("millrace_meter_runs", "Runs in the last window.", "account", "identifier")
 METER_DELIVERIES = _gauge("millrace_meter_deliveries", "Deliveries in the last window.", "account", "identifier")
+METER_COUNTED = _counter(
+    "millrace_meter_counted_total", "Events, runs and deliveries counted since this process started.", "account", "what"
+)
 
 METRICS: Mapping[str, Metric] = MappingProxyType(_all)
 """Every declaration, by name."""

@@ -32,6 +32,7 @@ async def wire(settings: MatcherSettings, context: Context) -> Mapping[str, Work
         producer=producer,
         observer=context.observer,
         clock=context.clock,
+        instance=settings.instance,
     )
     context.stack.push_async_callback(producer.stop)
     await producer.start()
