@@ -60,6 +60,7 @@ class Platform:
     namespace: str
     folder: Path
     extra_env: Mapping[str, str] = field(default_factory=dict)
+    python: Sequence[str] = (sys.executable,)
     running: dict[str, Running] = field(default_factory=dict)
     deaths: dict[str, int] = field(default_factory=dict)
     pepper: str = field(default_factory=lambda: secrets.token_hex(32))
@@ -86,7 +87,7 @@ class Platform:
     def tool(self, *arguments: str, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
         """Run the command line to its end. Raises with its output when it fails."""
         done = subprocess.run(
-            [sys.executable, "-m", "millrace_cli", *arguments],
+            [*self.python, "-m", "millrace_cli", *arguments],
             env=self.env(),
             capture_output=True,
             text=True,
@@ -117,7 +118,7 @@ class Platform:
         log = self.folder / f"{replica}.log"
         with log.open("ab") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", f"millrace_{name}"],
+                [*self.python, "-m", f"millrace_{name}"],
                 env=self.env(replica, more),
                 stdout=out,
                 stderr=subprocess.STDOUT,
