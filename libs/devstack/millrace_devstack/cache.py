@@ -2,7 +2,7 @@
 
 Guarantee: what is returned has the locked hash, checked at every start. A file appears in the cache by an atomic
 rename after its hash was right; several processes may fetch at once. A damaged file is refused and named, never
-replaced silently. Not here: where the lock file's coordinates come from (`python -m millrace_devstack.relock`).
+replaced silently. Not here: where the lock file comes from (it says so itself).
 """
 
 import errno

@@ -21,6 +21,12 @@ CAPABILITY_VERSION_3 = 0x20080522
 CLONE_NEWUSER = 0x10000000
 
 SAME_USER = "same"
+# How to stop being root, written `way:name`. NAMESPACE: the same user under another number, in a user namespace of its
+# own; it goes on owning root's files. PLAIN: that user. REACH: that user, with the one right to pass folders that only
+# root may enter (a checkout below /root).
+NAMESPACE = "namespace"
+PLAIN = "plain"
+REACH = "reach"
 
 
 class _CapabilityHeader(ctypes.Structure):
@@ -37,20 +43,19 @@ def _checked(result: int, what: str) -> None:
         raise OSError(number, f"{what}: {os.strerror(number)}")
 
 
-def become(name: str, *, reach: bool) -> None:
-    """Stop being root. `reach` keeps the one right to pass folders that only root may enter (a checkout below
-    /root), and nothing else."""
+def become(name: str, way: str) -> None:
+    """Stop being root."""
     libc = ctypes.CDLL(None, use_errno=True)
     entry = pwd.getpwnam(name)
-    if not in_uid_map(entry.pw_uid):
-        _become_in_user_namespace(libc, entry.pw_uid, entry.pw_gid)
+    if way == NAMESPACE:
+        _enter_user_namespace(libc, entry.pw_uid, entry.pw_gid)
         return
-    if reach:
+    if way == REACH:
         _checked(libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0), "keep capabilities")
     os.setgroups([])
     os.setgid(entry.pw_gid)
     os.setuid(entry.pw_uid)
-    if reach:
+    if way == REACH:
         bit = 1 << CAP_DAC_OVERRIDE
         header = _CapabilityHeader(CAPABILITY_VERSION_3, 0)
         data = (_CapabilityData * 2)(_CapabilityData(bit, bit, bit), _CapabilityData(0, 0, 0))
@@ -58,18 +63,7 @@ def become(name: str, *, reach: bool) -> None:
         _checked(libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_DAC_OVERRIDE, 0, 0), "hand capabilities on")
 
 
-def in_uid_map(uid: int) -> bool:
-    """Whether this user namespace knows the uid: one made by `unshare -r` knows root alone."""
-    try:
-        with open("/proc/self/uid_map") as lines:
-            ranges = [tuple(int(part) for part in line.split()) for line in lines]
-    except FileNotFoundError:
-        return True
-    return any(first <= uid < first + count for first, _, count in ranges)
-
-
-def _become_in_user_namespace(libc: ctypes.CDLL, uid: int, gid: int) -> None:
-    # Where root is the only uid there is, be the same user under another number.
+def _enter_user_namespace(libc: ctypes.CDLL, uid: int, gid: int) -> None:
     outer_uid, outer_gid = os.geteuid(), os.getegid()
     _checked(libc.unshare(CLONE_NEWUSER), "make a user namespace")
     for path, content in (
@@ -94,8 +88,8 @@ def main(arguments: list[str]) -> None:
     parent, signal_number, user, separator, *command = arguments
     assert separator == "--"
     if user != SAME_USER:
-        name, _, reach = user.partition("+")
-        become(name, reach=bool(reach))
+        way, _, name = user.partition(":")
+        become(name, way)
     # Last: a change of user clears it.
     bind_to(int(parent), int(signal_number))
     os.execv(command[0], command)  # noqa: S606

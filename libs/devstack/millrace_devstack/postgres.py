@@ -57,6 +57,9 @@ KNOWN_FAILURES = (
 PORT_TAKEN = ("Address already in use", "could not bind")
 
 
+_Owner = tuple[int, int]
+
+
 class Postgres:
     """A server whose data, password and log live below `home`.
 
@@ -105,10 +108,11 @@ class Postgres:
         assert self.pid is None, "already running"
         self.home.mkdir(parents=True, exist_ok=True)
         space.require_space(self.home, what="Postgres")
-        self._user = _server_user(self.home)
+        self._user, owner = await _server_user(self.home)
         await self._predecessor_gone()
         if not (self._data / "PG_VERSION").exists():
-            await self._initialise()
+            await self._initialise(owner)
+        _give(self._data, owner)
         for attempt in range(1, START_TRIES + 1):
             if self._port is None:
                 self._port = ports.free_port()
@@ -163,7 +167,7 @@ class Postgres:
     def _password_file(self) -> Path:
         return self.home / "password"
 
-    async def _initialise(self) -> None:
+    async def _initialise(self, owner: _Owner) -> None:
         # A folder without PG_VERSION is what an interrupted initdb left.
         shutil.rmtree(self._data, ignore_errors=True)
         self._data.mkdir(mode=0o700)
@@ -171,7 +175,7 @@ class Postgres:
         self._password_file.touch(mode=0o600)
         self._password_file.write_text(secrets.token_urlsafe(24) + "\n")
         for path in (self._data, self._password_file):
-            _give(path, self._user)
+            _give(path, owner)
         command = [str(BINARIES / "initdb"), "-D", str(self._data.absolute()), "-U", SUPERUSER, "-E", "UTF8"]
         options = ["--auth=scram-sha-256", f"--pwfile={self._password_file.absolute()}", "--locale-provider=builtin"]
         options += ["--builtin-locale=C.UTF-8", "--locale=C", *([] if self._fsync else ["--no-sync"])]
@@ -230,31 +234,43 @@ class Postgres:
         return f"Postgres ended while starting (exit {self._child.returncode}): {_explain(self._child.log_tail())}"
 
 
-def _server_user(home: Path) -> str:
-    """Postgres refuses to run as root, so root starts it as somebody else, who may have to pass folders of root's."""
+async def _server_user(home: Path) -> tuple[str, _Owner]:
+    """As whom the server runs (see `launch`), and who owns its data. Postgres refuses to run as root."""
+    own = (os.geteuid(), os.getegid())
     if os.geteuid() != 0:
-        return launch.SAME_USER
+        return launch.SAME_USER, own
     try:
-        pwd.getpwnam(UNPRIVILEGED)
+        entry = pwd.getpwnam(UNPRIVILEGED)
     except KeyError:
         raise StackError(
             f"Postgres does not run as root, and there is no user {UNPRIVILEGED!r} to run it as. Run this as an "
             "ordinary user, or set MILLRACE_POSTGRES to an existing server."
         ) from None
+    in_namespace = f"{launch.NAMESPACE}:{UNPRIVILEGED}"
+    probe = await processes.spawn("namespace probe", ["/bin/true"], log=home / "namespace.log", user=in_namespace)
+    if await probe.wait() == 0:
+        return in_namespace, own
     open_to_all = all(_passable(path.absolute()) for path in (home, BINARIES))
-    return UNPRIVILEGED if open_to_all else f"{UNPRIVILEGED}+reach"
+    way = launch.PLAIN if open_to_all else launch.REACH
+    return f"{way}:{UNPRIVILEGED}", (entry.pw_uid, entry.pw_gid)
 
 
 def _passable(path: Path) -> bool:
     return all(folder.stat().st_mode & stat.S_IXOTH for folder in (path, *path.parents))
 
 
-def _give(path: Path, user: str) -> None:
-    if user != launch.SAME_USER:
-        entry = pwd.getpwnam(user.partition("+")[0])
-        # A user namespace that knows only root keeps root as the owner; the server is root there by another number.
-        if launch.in_uid_map(entry.pw_uid):
-            os.chown(path, entry.pw_uid, entry.pw_gid)
+def _give(path: Path, owner: _Owner) -> None:
+    """See that the data are the owner's: the last run may have been another user's."""
+    if path.stat().st_uid == owner[0]:
+        return
+    try:
+        for one in (path, *path.rglob("*")):
+            os.chown(one, *owner, follow_symlinks=False)
+    except PermissionError:
+        raise StackError(
+            f"{path} belongs to another user (uid {path.stat().st_uid}). Run this as that user, or drop the data "
+            "with `make clean` as that user."
+        ) from None
 
 
 def _live_server(data: Path) -> int | None:

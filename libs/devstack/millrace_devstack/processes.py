@@ -95,7 +95,7 @@ async def spawn(
     cwd: Path | None = None,
     stdin: Path = Path(os.devnull),
 ) -> Child:
-    """Start a command bound to this process. `user` is SAME_USER, a name, or `name+reach` (see `launch.become`)."""
+    """Start a command bound to this process. `user` is SAME_USER or `way:name` (see `launch`)."""
     log.parent.mkdir(parents=True, exist_ok=True)
     launcher = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(int(death_signal)), user, "--"]
     with log.open("ab") as output, stdin.open("rb") as source:
