@@ -70,6 +70,9 @@ class RateLimits:
         # (account, window) → the theoretical arrival time, monotonic seconds: above now = that much is used up.
         self._used_until: dict[tuple[str, float], float] = {}
 
+    def __len__(self) -> int:
+        return len(self._used_until)
+
     def take(self, account: str, plan: str) -> Verdict:
         """Count one request. A refused one takes nothing. An unknown plan has the smallest limits."""
         now = self._clock.monotonic()
