@@ -30,7 +30,6 @@ class DeadLetterSummary:
 
     id: str
     at: datetime
-    service: str | None
     reason: str
     source: str | None
 
@@ -93,7 +92,6 @@ def _summary(row: Row) -> Mapping[str, Any]:
     return {
         "id": f"{row['topic']}:{row['partition']}:{row['offset']}",
         "at": row["at"],
-        "service": row["service"],
         "reason": row["reason"],
         "source": source,
     }

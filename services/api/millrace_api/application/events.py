@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from millrace_api.application.notation import stored, written
+from millrace_api.application.notation import stored, written, written_plan
 from millrace_api.application.problems import NotFound, at
 from millrace_api.application.views import Json, raw
 from millrace_core import ids
@@ -105,7 +105,8 @@ def _summary(row: Row) -> EventSummary:
 def _match(row: Row) -> MatchView:
     subscription = written(ids.SUBSCRIPTION, row["subscription"])
     if row["kind"] == "run":
-        return MatchView("run", ids.prefixed(ids.RUN, row["child"]), subscription, row["plan_id"], row["run_status"])
+        plan = written_plan(row["plan"], row["plan_kind"])
+        return MatchView("run", ids.prefixed(ids.RUN, row["child"]), subscription, plan, row["run_status"])
     endpoint = written(ids.ENDPOINT, row["endpoint"])
     return MatchView(
         "delivery", ids.prefixed(ids.DELIVERY, row["child"]), subscription, endpoint, row["delivery_status"]

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from millrace_api.application.problems import NoSuchId
 from millrace_core import ids
 from millrace_core.errors import Reject
+from millrace_store.aggregates import PLAN_PREFIX
 
 RUN_PREFIXES = ids.RUN_PREFIXES
 
@@ -27,6 +28,11 @@ def _stored(written: str, what: str, prefixes: Collection[str]) -> uuid.UUID:
         return ids.uuid_of(written)
     except Reject:
         raise NoSuchId(what, written[:64]) from None
+
+
+def written_plan(value: uuid.UUID | None, kind: str | None) -> str | None:
+    """The written id of a plan of this kind."""
+    return None if value is None else ids.prefixed(PLAN_PREFIX.get(kind or "", ids.JOB), value)
 
 
 def written(prefix: str, value: uuid.UUID | None) -> str | None:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import orjson
 
-from millrace_api.application.notation import stored, stored_run, written
+from millrace_api.application.notation import stored, stored_run, written, written_plan
 from millrace_api.application.problems import Conflict, Invalid, NotFound, Unavailable, at
 from millrace_api.application.views import ErrorView, Json, error_of, raw
 from millrace_core import ids, record
@@ -21,7 +21,7 @@ from millrace_core.event import check_depth
 from millrace_core.messages import CancelRun, Raw, StartRun, encode, encode_with_payload
 from millrace_core.record import Output
 from millrace_store import queries
-from millrace_store.aggregates import Row
+from millrace_store.aggregates import PLAN_PREFIX, Row
 from millrace_store.pool import Connection
 
 _SQL = queries.load("api/runs")
@@ -158,16 +158,15 @@ async def listed(tx: Connection, account: str, *, below: Below, count: int, filt
         *below,
         count,
         filter.status,
-        None if filter.plan is None else ids.prefixed(*_plan_of(filter.plan)),
+        None if filter.plan is None else _stored_plan(filter.plan),
         None if filter.event is None else stored(filter.event, "event", ids.EVENT),
         None if filter.subscription is None else stored(filter.subscription, "subscription", ids.SUBSCRIPTION),
     )
     return [RunSummary(**_summary(row)) for row in rows]
 
 
-def _plan_of(id: str) -> tuple[str, UUID]:
-    prefix = ids.CHAIN if id.startswith(ids.CHAIN + "_") else ids.JOB
-    return prefix, stored(id, "job or chain", prefix)
+def _stored_plan(id: str) -> UUID:
+    return stored(id, "job or chain", *PLAN_PREFIX.values())
 
 
 async def _command(log: Log, account: str, run: str, value: bytes, *more: tuple[str, bytes]) -> Place:
@@ -197,7 +196,7 @@ def _summary(row: Row) -> Mapping[str, Any]:
     return {
         "id": ids.prefixed(ids.RUN, row["id"]),
         "status": row["status"],
-        "plan_id": row["plan_id"],
+        "plan_id": written_plan(row["plan"], row["plan_kind"]),
         "plan_kind": row["plan_kind"],
         "plan_version": row["plan_version"],
         "plan_name": row["plan_name"],

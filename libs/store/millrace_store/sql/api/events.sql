@@ -21,7 +21,7 @@ WHERE e.account = $1 AND e.id = $2;
 SELECT count(*) FROM read.event_outcomes WHERE account = $1 AND event = $2 AND outcome = 'duplicate';
 
 -- name: matches_of_event
-SELECT m.kind, m.child, m.subscription, m.endpoint, r.status AS run_status, r.plan_id, d.status AS delivery_status
+SELECT m.kind, m.child, m.subscription, m.endpoint, r.status AS run_status, r.plan, r.plan_kind, d.status AS delivery_status
 FROM read.event_matches m
 LEFT JOIN read.runs r ON m.kind = 'run' AND r.id = m.child
 LEFT JOIN read.deliveries d ON m.kind = 'delivery' AND d.id = m.child

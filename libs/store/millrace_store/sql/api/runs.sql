@@ -1,9 +1,9 @@
 -- name: list_runs
-SELECT id, status, plan_id, plan_kind, plan_version, plan_name, subscription, event, identifier, requested_by,
+SELECT id, status, plan, plan_kind, plan_version, plan_name, subscription, event, identifier, requested_by,
        error_code, error_message, created_at, started_at, ended_at
 FROM read.runs
 WHERE account = $1 AND (created_at, id) < ($2, $3)
-  AND ($5::text IS NULL OR status = $5) AND ($6::text IS NULL OR plan_id = $6)
+  AND ($5::text IS NULL OR status = $5) AND ($6::uuid IS NULL OR plan = $6)
   AND ($7::uuid IS NULL OR event = $7) AND ($8::uuid IS NULL OR subscription = $8)
 ORDER BY created_at DESC, id DESC LIMIT $4;
 

@@ -1,0 +1,100 @@
+"""What every route has in common: errors in the envelope, other accounts' keys, documentation from own files."""
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.support.api_world import ApiWorld
+from tests.unit.test_api_openapi import described_routes
+
+ROUTES_WITH_ID = [(method, path) for method, path in described_routes() if "{id}" in path]
+BODIES: dict[str, Any] = {"PATCH": {}}
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [(b'{"a":', 400), (b"", 400), (b"[]", 400), (b'{"name": NaN}', 400), (b'"\\ud800"', 400), (b"\xff", 400)],
+    ids=repr,
+)
+async def test_bad_json_is_400_in_the_envelope(api: ApiWorld, raw: bytes, status: int) -> None:
+    refused = await api.ask("POST", "/v1/jobs", raw=raw)
+    assert refused.status == status
+    assert refused.json["success"] is False
+    assert refused.error["code"] == "VALIDATION_ERROR"
+
+
+async def test_what_is_not_there_is_404_and_what_is_not_allowed_405(api: ApiWorld) -> None:
+    missing = await api.ask("GET", "/v1/nothing")
+    assert (missing.status, missing.error["code"]) == (404, "NOT_FOUND")
+    wrong = await api.ask("PUT", "/v1/jobs")
+    assert (wrong.status, wrong.error["code"]) == (405, "METHOD_NOT_ALLOWED")
+    assert "POST" in wrong.headers["Allow"] or "GET" in wrong.headers["Allow"]
+
+
+@pytest.mark.parametrize("key", ["", "mr_live_wrong", "ü"])
+async def test_without_a_valid_key_everything_is_401(api: ApiWorld, key: str) -> None:
+    refused = await api.ask("GET", "/v1/jobs", headers={"authorization": f"Bearer {key}"})
+    assert (refused.status, refused.error["code"]) == (401, "UNAUTHORIZED")
+    assert "WWW-Authenticate" in refused.headers
+
+
+async def test_a_body_over_the_limit_is_413(api: ApiWorld) -> None:
+    refused = await api.ask("POST", "/v1/jobs", raw=b'{"name": "' + b"x" * 1_048_576 + b'"}')
+    assert (refused.status, refused.error["code"]) == (413, "PAYLOAD_TOO_LARGE")
+
+
+async def test_the_request_id_of_the_caller_comes_back(api: ApiWorld) -> None:
+    answer = await api.ask("GET", "/v1/jobs", headers={"x-request-id": "mine-1"})
+    assert answer.headers["X-Request-Id"] == "mine-1"
+    assert (await api.ask("GET", "/v1/nothing", headers={"x-request-id": "mine-2"})).error["request_id"] == "mine-2"
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES_WITH_ID, ids=lambda part: part)
+async def test_another_accounts_thing_is_404(api: ApiWorld, method: str, path: str) -> None:
+    mine = await one_of(api, path)
+    theirs = await api.ask_b(method, path.replace("{id}", mine), BODIES.get(method))
+    assert (theirs.status, theirs.error["code"]) == (404, "NOT_FOUND"), theirs.body
+    if method == "GET":
+        assert (await api.ask("GET", path.replace("{id}", mine))).status == 200
+
+
+async def one_of(api: ApiWorld, path: str) -> str:
+    """The id of a thing of account A that this route is about."""
+    kind = path.split("/")[2]
+    step = {"type": "transform", "config": {"value": 1}}
+    match kind:
+        case "jobs":
+            return str((await api.ask("POST", "/v1/jobs", {"name": "x", "step": step})).data["id"])
+        case "chains":
+            return str((await api.ask("POST", "/v1/chains", {"name": "x", "steps": [step]})).data["id"])
+        case "webhooks":
+            return str((await api.ask("POST", "/v1/webhooks", {"url": "https://example.test/"})).data["id"])
+        case "keys":
+            return str((await api.ask("POST", "/v1/keys", {"name": "x", "scopes": ["read:runs"]})).data["id"])
+        case "subscriptions":
+            target = {"type": "job", "id": await one_of(api, "/v1/jobs/{id}")}
+            return str((await api.ask("POST", "/v1/subscriptions", {"pattern": "e:a/b", "target": target})).data["id"])
+        case _:
+            return await api.projected(kind)
+
+
+async def test_the_documentation_needs_nothing_from_elsewhere(api: ApiWorld) -> None:
+    page = await api.ask("GET", "/docs")
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    links = re.findall(rb'(?:src|href)="([^"]+)"', page.body)
+    assert links
+    for link in links:
+        assert link.startswith(b"/docs/")
+        asset = await api.ask("GET", link.decode())
+        assert asset.status == 200
+        assert len(asset.body) > 100
+    assert (await api.ask("GET", "/openapi.json")).json["openapi"].startswith("3.1")
+
+
+async def test_answers_are_counted_by_route(api: ApiWorld) -> None:
+    await api.ask("GET", "/v1/jobs/job_" + "0" * 32)
+    metrics = api.context.metrics.exposition().decode()
+    assert 'route="/v1/jobs/{id}"' in metrics
+    assert "0" * 32 not in metrics
+    assert 'surface="native"' in metrics

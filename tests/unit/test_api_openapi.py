@@ -1,0 +1,88 @@
+"""The OpenAPI document: 3.1, complete, and true about what the routes are."""
+
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from millrace_api import http, openapi
+from millrace_api.application.api import Api
+
+METHODS = {"get", "post", "put", "patch", "delete"}
+
+
+def document() -> dict[str, Any]:
+    """The document of an application that is only described, never asked."""
+    api: Api = None  # type: ignore[assignment]
+    app = http.application(api, authenticator=None, cursors=None, version="0")  # type: ignore[arg-type]
+    return openapi.document(app)
+
+
+def described_routes() -> list[tuple[str, str]]:
+    """Every native operation."""
+    return sorted(
+        (method.upper(), path)
+        for path, operations in document()["paths"].items()
+        if path.startswith("/v1/")
+        for method in operations
+        if method in METHODS
+    )
+
+
+def test_it_is_3_1_and_has_the_ingest_routes_too() -> None:
+    described = document()
+    assert described["openapi"].startswith("3.1")
+    assert "/ingest/event/publish" in described["paths"]
+    assert "/ingest/event/publish/batch" in described["paths"]
+
+
+def test_every_native_resource_is_there() -> None:
+    paths = set(document()["paths"])
+    for resource in (
+        "keys",
+        "subscriptions",
+        "jobs",
+        "chains",
+        "webhooks",
+        "events",
+        "runs",
+        "deliveries",
+        "dead-letters",
+    ):
+        assert f"/v1/{resource}" in paths
+        assert f"/v1/{resource}/{{id}}" in paths
+    assert {"/v1/accounts/me", "/v1/jobs/{id}/run", "/v1/chains/{id}/run", "/v1/runs/{id}/cancel"} <= paths
+
+
+def test_every_operation_says_who_may_ask_and_how_it_fails() -> None:
+    for path, operations in document()["paths"].items():
+        for method, operation in operations.items():
+            if method not in METHODS or not path.startswith("/v1/"):
+                continue
+            where = f"{method} {path}"
+            assert {"401", "403", "503"} <= set(operation["responses"]), where
+            assert "422" not in operation["responses"], where
+            assert operation.get("security"), where
+            assert any(status.startswith("2") for status in operation["responses"]), where
+
+
+def test_every_reference_leads_somewhere_and_every_schema_is_one() -> None:
+    described = document()
+    schemas = described["components"]["schemas"]
+    for schema in schemas.values():
+        Draft202012Validator.check_schema(schema)
+
+    def references(value: Any) -> list[str]:
+        if isinstance(value, dict):
+            own = [value["$ref"]] if isinstance(value.get("$ref"), str) else []
+            return own + [ref for inner in value.values() for ref in references(inner)]
+        if isinstance(value, list):
+            return [ref for inner in value for ref in references(inner)]
+        return []
+
+    for ref in references(described):
+        assert ref.removeprefix("#/components/schemas/") in schemas, ref
+
+
+def test_a_patch_shows_no_default_that_it_does_not_take() -> None:
+    patch = document()["components"]["schemas"]["SubscriptionPatch"]
+    assert all("default" not in member for member in patch["properties"].values())
