@@ -117,6 +117,7 @@ class IdempotentProcessor:
         self._partitions: dict[int, _Partition] = {}
         self._stopped: dict[int, str] = {}
         self._owned: frozenset[int] = frozenset()
+        self._is_between = True
         self._changed = asyncio.Event()
         self._gate = asyncio.Lock()
         self._flushing = asyncio.Lock()
@@ -155,7 +156,7 @@ class IdempotentProcessor:
                 if not is_started:
                     await self._feed.start()
                     is_started = True
-                if self._changed.is_set():
+                if self._changed.is_set() and not self._is_between:
                     await self._adopt()
                 batches = await self._feed.poll(timeout_s=POLL_S, max_records=limits.BATCH_RECORDS_MAX)
                 if batches:
@@ -314,12 +315,14 @@ class IdempotentProcessor:
 
     def _assigned(self, owned: frozenset[Part]) -> None:
         self._owned = frozenset(number for _, number in owned)
+        self._is_between = False
         self._changed.set()
 
     async def _revoked(self, _revoked: frozenset[Part]) -> None:
         """Finish the open batch and commit while the group still takes it. What is kept warm is looked at when the
         partitions come back."""
         self._owned = frozenset()
+        self._is_between = True
         try:
             async with asyncio.timeout(REVOKE_S_MAX):
                 async with self._gate:
@@ -328,21 +331,22 @@ class IdempotentProcessor:
             self._begin_again(self._partitions, "the partitions were revoked before the batch was over")
 
     async def _adopt(self) -> None:
-        """Make ready what is ours now. When it fails it is due again."""
+        """Make ready what is ours now. When it fails, or the assignment changes meanwhile, it is due again."""
         self._changed.clear()
+        owned = self._owned
         try:
-            for number in [number for number in self._partitions if number not in self._owned]:
+            for number in [number for number in self._partitions if number not in owned]:
                 del self._partitions[number]
                 self._handler.forget(number)
-            await self._ready_partitions()
+            await self._ready_partitions(owned)
         except BaseException:
             self._changed.set()
             raise
         self._feed.set({(self._topic, each.number): each.position for each in self._partitions.values()})
 
-    async def _ready_partitions(self) -> None:
+    async def _ready_partitions(self, owned: frozenset[int]) -> None:
         generation = self._membership.generation
-        parts = [(self._topic, number) for number in sorted(self._owned) if number not in self._stopped]
+        parts = [(self._topic, number) for number in sorted(owned) if number not in self._stopped]
         async with Admin(self._cluster) as admin:
             committed = await admin.committed_at(self._group, [self._feed.tp(part) for part in parts])
         for part in parts:

@@ -1,0 +1,141 @@
+"""In what order slow work is begun: fair between accounts, bounded by lane, in order inside a key where asked. Pure.
+
+Deficit round robin over accounts in which every record costs one: each account with something to do begins one record
+in turn, and inside an account its lanes take turns, so neither a busy account nor a busy endpoint can hold up another.
+Not here: how many run at once in all, and what they do (`lanes`).
+"""
+
+from collections import deque
+from typing import Generic, TypeVar
+
+import msgspec
+
+from millrace_core import limits
+
+
+class Lane(msgspec.Struct, frozen=True, gc=False):
+    """Where a record belongs. Records of one account and `key` share a lane: at most `concurrency` of them run at
+    once; `ordered` = one after the other, in log order. Without a key a record has a lane of its own."""
+
+    account: str
+    key: str | None = None
+    concurrency: int = limits.LANES_IN_FLIGHT_MAX
+    ordered: bool = False
+
+    @property
+    def width(self) -> int:
+        """How many may run at once."""
+        return 1 if self.ordered else max(1, self.concurrency)
+
+
+T = TypeVar("T")
+
+
+class _Lane(Generic[T]):
+    __slots__ = ("account", "is_ready", "key", "running", "waiting", "width")
+
+    def __init__(self, account: "_Account[T]", key: str | None, width: int) -> None:
+        self.account = account
+        self.key = key
+        self.width = width
+        self.running = 0
+        self.waiting: deque[Job[T]] = deque()
+        self.is_ready = False
+
+
+class _Account(Generic[T]):
+    __slots__ = ("is_ready", "lanes", "name", "ready")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.lanes: dict[str, _Lane[T]] = {}
+        self.ready: deque[_Lane[T]] = deque()
+        self.is_ready = False
+
+
+class Job(Generic[T]):
+    """One piece of work in the queues. `is_void` takes it out of them wherever it stands."""
+
+    __slots__ = ("_lane", "is_void", "what")
+
+    def __init__(self, what: T, lane: "_Lane[T]") -> None:
+        self.what = what
+        self.is_void = False
+        self._lane = lane
+
+
+class LaneQueues(Generic[T]):
+    """`add` what is to be done, `begin` the next, tell when it is `over`."""
+
+    def __init__(self) -> None:
+        self._accounts: dict[str, _Account[T]] = {}
+        self._turn: deque[_Account[T]] = deque()
+
+    def add(self, lane: Lane, what: T) -> Job[T]:
+        """Queue behind what its lane holds. The newest record decides the lane's width."""
+        account = self._accounts.get(lane.account)
+        if account is None:
+            account = self._accounts[lane.account] = _Account(lane.account)
+        own = account.lanes.get(lane.key) if lane.key is not None else None
+        if own is None:
+            own = _Lane(account, lane.key, lane.width)
+            if lane.key is not None:
+                account.lanes[lane.key] = own
+        own.width = lane.width
+        job = Job(what, own)
+        own.waiting.append(job)
+        self._offer(own)
+        return job
+
+    def begin(self) -> Job[T] | None:
+        """The next piece of work that may run now, counted as running; None when nothing may."""
+        while self._turn:
+            account = self._turn.popleft()
+            account.is_ready = False
+            job = self._begin_of(account)
+            if account.ready:
+                account.is_ready = True
+                self._turn.append(account)
+            if job is not None:
+                return job
+        return None
+
+    def _begin_of(self, account: _Account[T]) -> Job[T] | None:
+        while account.ready:
+            lane = account.ready.popleft()
+            lane.is_ready = False
+            while lane.waiting and lane.waiting[0].is_void:
+                lane.waiting.popleft()
+            if not lane.waiting:
+                self._forget(lane)
+                continue
+            job = lane.waiting.popleft()
+            lane.running += 1
+            self._offer(lane)
+            return job
+        return None
+
+    def over(self, job: Job[T]) -> None:
+        """Work that `begin` gave out has ended."""
+        lane = job._lane
+        lane.running -= 1
+        self._offer(lane)
+        self._forget(lane)
+
+    def _offer(self, lane: _Lane[T]) -> None:
+        if lane.is_ready or not lane.waiting or lane.running >= lane.width:
+            return
+        lane.is_ready = True
+        lane.account.ready.append(lane)
+        if not lane.account.is_ready:
+            lane.account.is_ready = True
+            self._turn.append(lane.account)
+
+    def _forget(self, lane: _Lane[T]) -> None:
+        if lane.waiting or lane.running:
+            return
+        account = lane.account
+        if lane.key is not None and account.lanes.get(lane.key) is lane:
+            del account.lanes[lane.key]
+        if not account.lanes and not account.ready:
+            self._accounts.pop(account.name, None)
