@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from math import ceil
 from types import MappingProxyType
 
+import msgspec
+
 from millrace_core.clock import Clock
 
 ACCOUNTS_MAX = 100_000
@@ -42,15 +44,14 @@ PLANS: Mapping[str, Plan] = MappingProxyType(
 SMALLEST = PLANS["free"]
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """What came of one request: its headers, and when to come back if it is refused."""
 
     limit: int
     remaining: int
     reset_at: int
     """Unix seconds at which the limit is full again."""
-    retry_after_s: int | None
+    retry_after_s: int | None = None
     """None = allowed."""
 
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -61,14 +62,32 @@ class Verdict:
         ]
 
 
+class _Window(msgspec.Struct, frozen=True, gc=False):
+    """So many requests in so long, for one process's share."""
+
+    seconds: float
+    allowed: int
+    interval_s: float
+
+    def free(self, used_s: float) -> int:
+        """How many requests still fit. A hair's breadth of rounding must not cost one."""
+        return int((self.seconds - used_s) / self.interval_s + 1e-6)
+
+
 class RateLimits:
     """The accounts' limits in this process."""
 
     def __init__(self, clock: Clock, *, share: float = 1.0) -> None:
         self._clock = clock
-        self._share = share
-        # (account, window) → the theoretical arrival time, monotonic seconds: above now = that much is used up.
-        self._used_until: dict[tuple[str, float], float] = {}
+        self._windows = {
+            plan.name: (
+                _window(MINUTE_S, plan.per_minute, share),
+                None if plan.per_day is None else _window(DAY_S, plan.per_day, share),
+            )
+            for plan in PLANS.values()
+        }
+        # account → the theoretical arrival times of both windows, monotonic seconds: above now = that much is used up.
+        self._used_until: dict[str, tuple[float, float]] = {}
 
     def __len__(self) -> int:
         return len(self._used_until)
@@ -76,41 +95,28 @@ class RateLimits:
     def take(self, account: str, plan: str) -> Verdict:
         """Count one request. A refused one takes nothing. An unknown plan has the smallest limits."""
         now = self._clock.monotonic()
-        known = PLANS.get(plan, SMALLEST)
-        minute = self._peek(account, MINUTE_S, known.per_minute, now)
-        day = self._peek(account, DAY_S, known.per_day, now) if known.per_day is not None else None
-        tight = day if day is not None and (day.wait_s > minute.wait_s or day.remaining < minute.remaining) else minute
-        if tight.wait_s > 0:
-            return self._verdict(tight, tight.remaining, now)
-        self._used_until[account, MINUTE_S] = minute.used_until + minute.interval_s
-        if day is not None:
-            self._used_until[account, DAY_S] = day.used_until + day.interval_s
+        minute, day = self._windows.get(plan) or self._windows[SMALLEST.name]
+        until_minute, until_day = self._used_until.get(account, (now, now))
+        used_minute, used_day = max(until_minute - now, 0.0), max(until_day - now, 0.0)
+        window, used, free = minute, used_minute, minute.free(used_minute)
+        if day is not None and (free_day := day.free(used_day)) < free:
+            window, used, free = day, used_day, free_day
+        if free < 1:
+            wait_s = used + window.interval_s - window.seconds
+            return Verdict(window.allowed, 0, self._reset_at(used), max(1, ceil(wait_s - 1e-6)))
+        spent_day = 0.0 if day is None else used_day + day.interval_s
+        self._used_until[account] = (now + used_minute + minute.interval_s, now + spent_day)
         if len(self._used_until) > ACCOUNTS_MAX:
             self._forget(now)
-        return self._verdict(tight, tight.remaining - 1, now)
+        return Verdict(window.allowed, free - 1, self._reset_at(used + window.interval_s))
 
-    def _peek(self, account: str, window_s: float, count: int, now: float) -> "_Window":
-        allowed = max(1, int(count * self._share))
-        interval = window_s / allowed
-        used_until = max(self._used_until.get((account, window_s), now), now)
-        free_s = window_s - (used_until - now)
-        # A hair's breadth of rounding must not cost a request.
-        return _Window(allowed, interval, used_until, int(free_s / interval + 1e-6), max(0.0, interval - free_s - 1e-6))
-
-    def _verdict(self, window: "_Window", remaining: int, now: float) -> Verdict:
-        full_in_s = window.used_until - now + (0.0 if window.wait_s > 0 else window.interval_s)
-        reset_at = ceil(self._clock.now_ms() / 1000 + full_in_s)
-        retry_after = max(1, ceil(window.wait_s)) if window.wait_s > 0 else None
-        return Verdict(window.allowed, max(0, remaining), reset_at, retry_after)
+    def _reset_at(self, full_in_s: float) -> int:
+        return ceil(self._clock.now_ms() / 1000 + full_in_s)
 
     def _forget(self, now: float) -> None:
-        self._used_until = {at: until for at, until in self._used_until.items() if until > now}
+        self._used_until = {account: until for account, until in self._used_until.items() if max(until) > now}
 
 
-@dataclass(frozen=True, slots=True)
-class _Window:
-    allowed: int
-    interval_s: float
-    used_until: float
-    remaining: int
-    wait_s: float
+def _window(seconds: float, count: int, share: float) -> _Window:
+    allowed = max(1, int(count * share))
+    return _Window(seconds, allowed, seconds / allowed)
