@@ -4,7 +4,7 @@ The API locks its aggregate, takes the next version and calls `append` before it
 Either both the change and its entry exist, or neither.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from millrace_store import queries
 from millrace_store.pool import Connection
@@ -12,8 +12,7 @@ from millrace_store.pool import Connection
 _SQL = queries.load("outbox")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One version of one aggregate on its way to `control`. `value` None = deleted."""
 
     kind: str

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from millrace_core import limits
-from millrace_core.errors import Retry
+from millrace_core.errors import Reject, Retry, Stale
 from millrace_store import outbox, queries
 from millrace_store.outbox import Entry
 from millrace_store.pool import AWAY, Connection, connect
@@ -21,7 +21,8 @@ from millrace_store.pool import AWAY, Connection, connect
 _SQL = queries.load("relay")
 _LOCK = 0x6D696C6C72656C79  # "millrely": any fixed number, other than the migrations'
 CHANNEL = "control_outbox"
-_AGAIN: tuple[type[Exception], ...] = (Retry, *AWAY)
+# Stale: another relay has fenced this one. Reject: an entry that cannot be written holds up all behind it, loudly.
+_AGAIN: tuple[type[Exception], ...] = (Retry, Stale, Reject, *AWAY)
 
 
 class ControlLog(Protocol):
@@ -33,7 +34,7 @@ class ControlLog(Protocol):
 
     async def write(self, entries: Sequence[Entry]) -> int:
         """Append all entries in order, or none; answers the position behind the last. Raises Retry when the outcome is
-        unknown or another writer has fenced this one; it is not used again after that."""
+        unknown, Stale when another writer has fenced this one; it is not used again after either."""
         ...
 
     async def stop(self) -> None: ...

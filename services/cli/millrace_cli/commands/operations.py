@@ -49,9 +49,9 @@ def migrate() -> None:
 
 def verify() -> None:
     """Prove from the log that nothing is unaccounted for."""
-    from millrace_cli.verify import verify as prove
+    from millrace_cli.verify import run
 
-    prove()
+    raise typer.Exit(run(typer.echo))
 
 
 def rebuild() -> None:
