@@ -26,8 +26,9 @@ def images() -> Mapping[str, str]:
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
-def kafka_container(port: int) -> Any:
-    """A broker container, not started, that advertises `port` of this machine."""
+def kafka_container(port: int, *, api_version: str | None = None) -> Any:
+    """A broker container, not started, that advertises `port` of this machine. Without `api_version` the engine is
+    asked for its own, so there must be one."""
     from testcontainers.core.container import DockerContainer
 
     settings = {
@@ -36,22 +37,27 @@ def kafka_container(port: int) -> Any:
         "advertised.listeners": f"PLAINTEXT://{ports.HOST}:{port}",
         "controller.quorum.voters": f"1@localhost:{CONTROLLER_PORT}",
     }
-    container = DockerContainer(images()["KAFKA_IMAGE"]).with_bind_ports(port, port)
+    container = DockerContainer(images()["KAFKA_IMAGE"], docker_client_kw=_client(api_version))
+    container = container.with_bind_ports(port, port)
     for name, value in settings.items():
         container = container.with_env("KAFKA_" + name.upper().replace(".", "_"), value)
     return container
 
 
-def postgres_container(port: int) -> Any:
+def postgres_container(port: int, *, api_version: str | None = None) -> Any:
     """A server container, not started, on `port` of this machine."""
     from testcontainers.core.container import DockerContainer
 
     return (
-        DockerContainer(images()["POSTGRES_IMAGE"])
+        DockerContainer(images()["POSTGRES_IMAGE"], docker_client_kw=_client(api_version))
         .with_bind_ports(5432, port)
         .with_env("POSTGRES_PASSWORD", PASSWORD)
         .with_command("postgres -c fsync=off -c max_connections=200")
     )
+
+
+def _client(api_version: str | None) -> dict[str, str]:
+    return {} if api_version is None else {"version": api_version}
 
 
 @asynccontextmanager
