@@ -93,7 +93,7 @@ class LaneQueues(Generic[T]):
             account = self._turn.popleft()
             account.is_ready = False
             job = self._begin_of(account)
-            if account.ready:
+            if account.ready and not account.is_ready:
                 account.is_ready = True
                 self._turn.append(account)
             if job is not None:

@@ -134,7 +134,10 @@ class Progress:
             at = offset + 1
         if self.next > at:
             done.append((at, self.next))
-        return Mark((*done, *self._unread()), is_clean, self.alone)
+        unread = self._unread()
+        if done and unread and done[-1][1] == unread[0][0]:
+            unread[0] = (done.pop()[0], unread[0][1])
+        return Mark((*done, *unread), is_clean, self.alone)
 
     def _unread(self) -> list[tuple[int, int]]:
         """What an earlier life finished beyond what this one has read."""
