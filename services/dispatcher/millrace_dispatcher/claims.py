@@ -1,56 +1,91 @@
 """Which record of its input log owns an attempt: each (delivery, attempt) is made for one record, and for no other.
 
-The writers before the dispatcher write at least once, so the same attempt may be asked for again by a later record;
-`SourceWindow` tells. An attempt is claimed by the offset of the first record that asked for it: that record handled
-again after a crash is handled again, with the same delivery id. One window for each input partition; nothing is kept
-elsewhere, a new owner rebuilds it by reading the log back before its position.
+The matcher writes at least once, so the same attempt may be asked for again by a later record; `SourceWindow` tells.
+An attempt is claimed by the offset of the first record that asked for it: that record handled again after a crash is
+handled again, with the same delivery id. Records are looked at once, in the log's order, when they are read: one that
+then waits for its turn must not grow stale meanwhile. A record without a source is always new: a fired timer's, which
+is written exactly once, or one asked for by hand.
+One window for each input partition; nothing is kept elsewhere, a new owner rebuilds it by reading the log back.
 """
 
 from collections.abc import Iterable
 
+import msgspec
+
 from millrace_core import record
-from millrace_core.errors import Reject
-from millrace_core.messages import Delivery, decode
 from millrace_core.record import Received
 from millrace_core.seen import SourceWindow, Verdict
+
+
+class _Asked(msgspec.Struct, gc=False):
+    id: str
+    attempt: int = 1
+
+
+_decode = msgspec.json.Decoder(_Asked).decode
+
+
+class _Partition:
+    """One input partition: its window, how far it has been looked at, and what was found of those not yet worked on."""
+
+    __slots__ = ("next", "verdicts", "window")
+
+    def __init__(self) -> None:
+        self.window = SourceWindow()
+        self.next = 0
+        self.verdicts: dict[int, Verdict] = {}  # those that are not new: few
 
 
 class Claims:
     """The windows of the partitions this process owns."""
 
     def __init__(self) -> None:
-        self._windows: dict[tuple[str, int], SourceWindow] = {}
+        self._partitions: dict[tuple[str, int], _Partition] = {}
 
-    def claim(self, asked_by: Received, delivery: Delivery) -> Verdict:
-        """Claim the delivery's attempt for this record. `new`: it is this record's, now and when it is read again.
-        A record without a source (asked for by hand) is always new."""
-        source = record.parse_source(record.header(asked_by, record.SOURCE))
-        if source is None:
-            return "new"
-        window = self._windows.setdefault((asked_by.topic, asked_by.partition), SourceWindow())
-        id = attempt_id(delivery)
-        verdict = window.check(source, id, asked_by.offset)
+    def see(self, read: Received) -> None:
+        """Look at a record, in the log's order. Looking again at one that was seen changes nothing."""
+        key = (read.topic, read.partition)
+        partition = self._partitions.get(key)
+        if partition is None:
+            partition = self._partitions[key] = _Partition()
+        if read.offset < partition.next:
+            return
+        partition.next = read.offset + 1
+        source = record.parse_source(record.header(read, record.SOURCE))
+        id = None if source is None else _attempt_id(read)
+        if source is None or id is None:
+            return
+        verdict = partition.window.check(source, id, read.offset)
         if verdict == "new":
-            window.add(source, id, asked_by.offset)
-        return verdict
+            partition.window.add(source, id, read.offset)
+        else:
+            partition.verdicts[read.offset] = verdict
 
-    def rebuild(self, topic: str, partition: int, records: Iterable[Received]) -> None:
+    def take(self, asked_by: Received) -> Verdict:
+        """What was found of a record, when its work begins."""
+        partition = self._partitions.get((asked_by.topic, asked_by.partition))
+        return "new" if partition is None else partition.verdicts.pop(asked_by.offset, "new")
+
+    def rebuild(self, topic: str, number: int, records: Iterable[Received]) -> None:
         """Begin the partition's window anew with what the log holds before its position, oldest first."""
-        window = self._windows[topic, partition] = SourceWindow()
+        partition = self._partitions[topic, number] = _Partition()
         for read in records:
             source = record.parse_source(record.header(read, record.SOURCE))
-            if source is None:
-                continue
-            try:
-                window.add(source, attempt_id(decode(read.value, Delivery)), read.offset)
-            except Reject:
-                continue  # it became a dead letter, and claims nothing
+            id = None if source is None else _attempt_id(read)
+            if source is not None and id is not None:
+                partition.window.add(source, id, read.offset)
+            partition.next = read.offset + 1
 
-    def forget(self, topic: str, partition: int) -> None:
+    def forget(self, topic: str, number: int) -> None:
         """The partition went to another owner."""
-        self._windows.pop((topic, partition), None)
+        self._partitions.pop((topic, number), None)
 
 
-def attempt_id(delivery: Delivery) -> str:
-    """What a claim is for: a delivery's next attempt is another piece of work under the same delivery id."""
-    return f"{delivery.id}/{delivery.attempt}"
+def _attempt_id(read: Received) -> str | None:
+    """What a claim is for: a delivery's next attempt is another piece of work under the same delivery id. None: it
+    will be a dead letter, and claims nothing."""
+    try:
+        asked = _decode(read.value or b"")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return f"{asked.id}/{asked.attempt}"

@@ -1,6 +1,7 @@
 """What the dispatcher writes: the fact of each attempt, and the timer on which a retry waits. Pure."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -19,7 +20,7 @@ from millrace_dispatcher.outcome import Decision
 
 FACTS = "delivery-facts"
 TIMERS = "timers"
-RETRIES = "deliveries-tx"
+RETRIES: Final = "deliveries-tx"
 PURPOSE = "attempt"
 
 

@@ -44,7 +44,9 @@ class Dispatcher:
         self._meter = meter
 
     def lane(self, asked_by: Received) -> Lane:
-        """The endpoint's lane: unordered, as wide as the endpoint allows and stands just now."""
+        """The endpoint's lane: unordered, as wide as the endpoint allows and stands just now. Called for each record
+        when it is read, in the log's order."""
+        self._claims.see(asked_by)
         account = (record.header(asked_by, record.ACCOUNT) or b"").decode("utf-8", "replace")
         id = (asked_by.key or b"").decode("utf-8", "replace")
         endpoint = self._endpoints.get(account, id)
@@ -56,7 +58,7 @@ class Dispatcher:
         it leaves the attempt unmade or its outcome unknown, and the record not done."""
         delivery = decode(asked_by.value, Delivery)
         _check(delivery)
-        verdict = self._claims.claim(asked_by, delivery)
+        verdict = self._claims.take(asked_by)
         if verdict == "repeat":
             return ()
         now_ms = self._clock.now_ms()

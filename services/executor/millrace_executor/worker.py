@@ -83,7 +83,7 @@ class Executor:
             return None, _error(failed.code, str(failed), retryable=True)
         except Reject as reject:
             return None, _error("invalid_config", str(reject))
-        except (msgspec.MsgspecError, orjson.JSONDecodeError, TypeError, ValueError, RecursionError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             return None, _error("invalid_config", f"the node's config cannot be used: {error}")
         except TimeoutError:
             message = f"the step did not end within {timeout_s:g} s: give it more time, or less to do"
@@ -95,7 +95,7 @@ class Executor:
 
 
 def _scope(step: Step) -> Scope:
-    loaded = orjson.loads(step.context)
+    loaded = orjson.loads(bytes(step.context))
     return Scope(loaded if isinstance(loaded, dict) else {})
 
 

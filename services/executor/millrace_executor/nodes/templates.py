@@ -8,4 +8,4 @@ import orjson
 
 def template_of(member: Any) -> Any:
     """The JSON value of a config's member. (msgspec leaves a `Raw` member raw only where its type is nothing else.)"""
-    return orjson.loads(member) if isinstance(member, msgspec.Raw) else member
+    return orjson.loads(bytes(member)) if isinstance(member, msgspec.Raw) else member

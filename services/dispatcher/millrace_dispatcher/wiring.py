@@ -1,0 +1,102 @@
+"""The dispatcher's composition: the control view its endpoints follow, the door outward, one producer, its lanes."""
+
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
+from importlib.metadata import version
+
+from prometheus_client import Counter as PrometheusCounter
+
+from millrace_core import egress
+from millrace_core.clock import Clock
+from millrace_core.keyring import KeyRing
+from millrace_dispatcher.claims import Claims
+from millrace_dispatcher.endpoints import Endpoints
+from millrace_dispatcher.pausing import Pausing, State
+from millrace_dispatcher.settings import DispatcherSettings
+from millrace_dispatcher.worker import Dispatcher
+from millrace_kafka.client import Cluster
+from millrace_kafka.control import ControlView
+from millrace_kafka.groups import GROUPS
+from millrace_kafka.lanes import Lanes
+from millrace_kafka.producer import PlainProducer
+from millrace_runtime import metric_defs
+from millrace_runtime.egress import Egress
+from millrace_runtime.metrics import Metrics
+from millrace_runtime.service import Context, Worker
+
+GROUP = "dispatcher"
+STATES: tuple[State, ...] = ("closed", "half_open", "open")
+
+
+async def wire(settings: DispatcherSettings, context: Context) -> Mapping[str, Worker]:
+    """Build it. Returns when the view holds what was on `control`: no delivery is made to an endpoint as it was."""
+    cluster = Cluster(settings.kafka, settings.namespace, f"millrace-dispatcher-{settings.instance}")
+    allow = egress.networks(settings.egress_allow)
+    pausing = Pausing()
+    endpoints = Endpoints(
+        KeyRing.parse(settings.key_ring.get_secret_value()),
+        user_agent=f"Millrace/{version('millrace-dispatcher')}",
+        allow=allow,
+        on_change=pausing.forget,
+    )
+    view = ControlView(cluster, followers={"endpoint": endpoints}, clock=context.clock, observer=context.observer)
+    producer = PlainProducer(cluster, observer=context.observer)
+    door = Egress(allow=allow)
+    dispatcher = Dispatcher(
+        endpoints=endpoints,
+        pausing=pausing,
+        claims=Claims(),
+        sender=door,
+        clock=context.clock,
+        meter=Counted(context.metrics),
+    )
+    lanes = Lanes(
+        cluster,
+        group=GROUP,
+        topics=GROUPS[GROUP],
+        lane=dispatcher.lane,
+        work=dispatcher.work,
+        producer=producer,
+        observer=context.observer,
+        view=view,
+        clock=context.clock,
+        instance=settings.instance,
+    )
+    context.stack.push_async_callback(door.close)
+    context.stack.push_async_callback(producer.stop)
+    await producer.start()
+    context.stack.push_async_callback(view.stop)
+    await view.start()
+
+    context.health.add("control", view.ready)
+    context.health.add("deliveries", lanes.ready)
+    context.metrics.watch(metric_defs.CONTROL_AGE_SECONDS, view.fresh_age_s)
+    context.metrics.watch(metric_defs.CONTROL_POSITION, lambda: view.position)
+    _watch_breakers(context.metrics, pausing, context.clock)
+    return {"control": view.run, "deliveries": lanes.run}
+
+
+def _watch_breakers(metrics: Metrics, pausing: Pausing, clock: Clock) -> None:
+    def count(state: State) -> float:
+        return Counter(pausing.states(clock.now_ms()))[state]
+
+    for state in STATES:
+        metrics.watch(metric_defs.DISPATCHER_BREAKERS, partial(count, state), state)
+
+
+class Counted:
+    """Attempts as metrics."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._attempts = metrics.counter(metric_defs.DISPATCHER_ATTEMPTS)
+        self._seconds = metrics.histogram(metric_defs.DISPATCHER_ATTEMPT_SECONDS)
+        self._by_outcome: dict[str, PrometheusCounter] = {}
+
+    def attempted(self, outcome: str, seconds: float) -> None:
+        counter = self._by_outcome.get(outcome)
+        if counter is None:
+            counter = self._by_outcome[outcome] = self._attempts.labels(outcome)
+        counter.inc()
+        if seconds:
+            self._seconds.observe(seconds)

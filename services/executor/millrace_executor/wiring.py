@@ -1,0 +1,56 @@
+"""The executor's composition: the door outward, one producer, its lanes."""
+
+from collections.abc import Mapping
+
+from millrace_core import egress
+from millrace_executor.nodes import NODES
+from millrace_executor.ports import Tools
+from millrace_executor.settings import ExecutorSettings
+from millrace_executor.worker import Executor
+from millrace_kafka.client import Cluster
+from millrace_kafka.groups import GROUPS
+from millrace_kafka.lanes import Lanes
+from millrace_kafka.producer import PlainProducer
+from millrace_runtime import metric_defs
+from millrace_runtime.egress import Egress
+from millrace_runtime.metrics import Metrics
+from millrace_runtime.service import Context, Worker
+
+GROUP = "executor"
+
+
+async def wire(settings: ExecutorSettings, context: Context) -> Mapping[str, Worker]:
+    """Build it. A step carries all that its attempt needs, so no view of anything has to be loaded."""
+    cluster = Cluster(settings.kafka, settings.namespace, f"millrace-executor-{settings.instance}")
+    allow = egress.networks(settings.egress_allow)
+    producer = PlainProducer(cluster, observer=context.observer)
+    door = Egress(allow=allow)
+    executor = Executor(nodes=NODES, tools=Tools(door, context.clock, allow), meter=Counted(context.metrics))
+    lanes = Lanes(
+        cluster,
+        group=GROUP,
+        topics=GROUPS[GROUP],
+        lane=executor.lane,
+        work=executor.work,
+        producer=producer,
+        observer=context.observer,
+        clock=context.clock,
+        instance=settings.instance,
+    )
+    context.stack.push_async_callback(door.close)
+    context.stack.push_async_callback(producer.stop)
+    await producer.start()
+    context.health.add("steps", lanes.ready)
+    return {"steps": lanes.run}
+
+
+class Counted:
+    """Attempts as metrics."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._attempts = metrics.counter(metric_defs.EXECUTOR_ATTEMPTS)
+        self._seconds = metrics.histogram(metric_defs.EXECUTOR_ATTEMPT_SECONDS)
+
+    def attempted(self, type: str, outcome: str, seconds: float) -> None:
+        self._attempts.labels(type, outcome).inc()
+        self._seconds.labels(type).observe(seconds)
