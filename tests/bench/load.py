@@ -5,11 +5,14 @@ leave at their planned times whatever the answers do, so a slow server cannot hi
 `time.perf_counter()`, which is one clock for all processes of the machine.
 """
 
+from __future__ import annotations
+
 import asyncio
 import time
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 EVENT_BYTES = 230
 
@@ -41,7 +44,7 @@ class Answers:
 class Connection(asyncio.Protocol):
     """One keep-alive connection with one request in flight."""
 
-    def __init__(self, answers: Answers, on_idle: Callable[["Connection"], None]) -> None:
+    def __init__(self, answers: Answers, on_idle: Callable[[Connection], None]) -> None:
         self._answers = answers
         self._on_idle = on_idle
         self._buffer = b""
@@ -50,8 +53,7 @@ class Connection(asyncio.Protocol):
         self.lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
 
     def send(self, data: bytes) -> float:
         assert self._transport is not None

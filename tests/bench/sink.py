@@ -4,11 +4,14 @@ Answers 200 at once and notes when the last byte of each webhook came. `GET /tim
 perf_counter) as 16-byte records since the last `GET /clear`; `GET /count` the number seen.
 """
 
+from __future__ import annotations
+
 import asyncio
 import struct
 import sys
 import time
 from array import array
+from typing import cast
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 SEQS: array[int] = array("q")
@@ -20,8 +23,7 @@ class Receiver(asyncio.Protocol):
         self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         self._buffer = self._buffer + data if self._buffer else data

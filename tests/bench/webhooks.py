@@ -3,6 +3,8 @@
 Latency at 50/s; the highest rate that is held with flat lag; CPU of every process at that rate; memory at rest.
 """
 
+from __future__ import annotations
+
 import asyncio
 import struct
 import subprocess

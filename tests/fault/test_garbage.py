@@ -1,0 +1,153 @@
+"""Bad input takes no service down: every topic gets records that cannot be parsed, and the flow goes on behind them.
+
+What cannot be handled is found in the dead letters with its reason; afterwards a good event still becomes a webhook
+and a run, so no partition stopped.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import asyncpg
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from millrace_core import ids, keyring
+from millrace_kafka.client import Cluster
+from millrace_kafka.topics import CATALOGUE, Writer
+from tests.fault import scenario
+from tests.fault.test_kill import MORTAL, Sink, listening, post_all
+from tests.support.platform import Platform
+from tests.support.waiting import eventually
+
+GARBAGE: Sequence[tuple[bytes | None, bytes | None]] = (
+    (b"k", b""),
+    (b"k", b"not json"),
+    (b"k", b"{}"),
+    (b"k", b"[1,2,3]"),
+    (b"k", b'{"id":"\xff\xfe"}'),
+    (None, b'{"command":"start","run":7}'),
+    (b"k", None),
+    (b"k", b"[" * 5_000),
+    (b"k", b'{"fact":"unheard.of","run":"exec_x","account":"acc"}'),
+    (b"kind/account", b'{"account":"acc","pattern":42}'),
+)
+PARKING = ("dead-letters", "dead-letters-tx")
+
+
+async def spoil(cluster: Cluster) -> None:
+    """Garbage to every partition of every topic, with and without headers, by the kind of writer the topic has."""
+    plain = AIOKafkaProducer(bootstrap_servers=cluster.bootstrap)
+    tx = AIOKafkaProducer(bootstrap_servers=cluster.bootstrap, transactional_id=f"{cluster.namespace}-garbage")
+    await plain.start()
+    await tx.start()
+    try:
+        for topic in CATALOGUE.values():
+            full = cluster.topic(topic.name)
+            if topic.writer is Writer.TRANSACTIONAL:
+                async with tx.transaction():
+                    await _send(tx, full)
+            else:
+                await _send(plain, full)
+        await plain.flush()
+    finally:
+        await tx.stop()
+        await plain.stop()
+
+
+async def _send(producer: AIOKafkaProducer, topic: str) -> None:
+    headers = [("account", b"acc_nobody"), ("id", b"\xff"), ("source", b"::"), ("control", b"x"), ("p", b"-1")]
+    for partition in await producer.partitions_for(topic):
+        for key, value in GARBAGE:
+            for given in ([], headers):
+                if value is None and key is None:
+                    continue
+                future = await producer.send(
+                    topic, value, key=key if value is not None else b"gone", partition=partition, headers=given
+                )
+                await future
+
+
+async def parked(cluster: Cluster) -> list[dict[str, bytes]]:
+    """The headers of every dead letter there is now."""
+    found: list[dict[str, bytes]] = []
+    consumer = AIOKafkaConsumer(bootstrap_servers=cluster.bootstrap, isolation_level="read_committed")
+    await consumer.start()
+    try:
+        for name in PARKING:
+            topic = cluster.topic(name)
+            for partition in consumer.partitions_for_topic(topic) or await _partitions(consumer, topic):
+                tp = TopicPartition(topic, partition)
+                consumer.assign([tp])
+                await consumer.seek_to_beginning(tp)
+                while batch := await consumer.getmany(timeout_ms=500):
+                    found += [dict(record.headers) for records in batch.values() for record in records]
+    finally:
+        await consumer.stop()
+    return found
+
+
+async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
+    await consumer._client.set_topics([topic])
+    return set(consumer.partitions_for_topic(topic) or ())
+
+
+async def test_garbage_on_every_topic_is_parked_and_the_flow_goes_on(
+    tmp_path: Path, kafka: str, cluster: Cluster, database: str
+) -> None:
+    sink = Sink(0)
+    async with listening(sink) as sink_url:
+        platform = Platform(kafka, database, cluster.namespace, tmp_path / "millrace")
+        try:
+            made = scenario.world(sink_url, pepper=platform.pepper, ring=keyring.KeyRing.parse(platform.key_ring))
+            sink.secret = made.secret
+            await asyncio.to_thread(platform.prepare, partitions=2)
+            await spoil(cluster)
+            await scenario.publish(cluster, made)
+            for name in (*MORTAL, "meter", "api"):
+                platform.start(name)
+            await platform.ready(timeout_s=90)
+            await spoil(cluster)
+            posted = scenario.events(7, 40)
+            accepted = await post_all(platform.url("gateway") + "/ingest/event/publish", made.key, posted)
+            expected = sum(len(made.expected(event)) for event in posted)
+            db = await asyncpg.connect(database)
+            try:
+
+                async def all_came() -> bool:
+                    runs = await db.fetchval("select count(*) from read.runs where status = 'completed'")
+                    sent = await db.fetchval("select count(*) from read.deliveries where status = 'succeeded'")
+                    assert runs + sent == expected, f"{runs} runs and {sent} deliveries of {expected}"
+                    return True
+
+                await eventually(all_came, timeout_s=60)
+                rows = {
+                    row["id"]
+                    for row in await db.fetch("select id from read.events where account = $1", scenario.ACCOUNT)
+                }
+                assert rows == {ids.uuid_of(id) for id in accepted.values()}
+                assert await db.fetchval("select count(*) from read.dead_letters") > 0
+            finally:
+                await db.close()
+            await platform.ready(timeout_s=10)
+            letters = await parked(cluster)
+            assert all(letter.get("dead-reason") for letter in letters if "dead-topic" in letter)
+            origins = {letter["dead-topic"].decode() for letter in letters if "dead-topic" in letter}
+            consumed = ("events", "run-commands", "step-results", "steps", "deliveries", "timers")
+            assert {cluster.topic(name) for name in consumed} <= origins
+        except BaseException:
+            for name in platform.running:
+                print(f"── {name}\n{platform.tail(name, 15)}")
+            raise
+        finally:
+            platform.stop()
+
+
+@pytest.mark.parametrize("value", [value for _, value in GARBAGE if value is not None])
+def test_garbage_is_no_control_record_either(value: bytes) -> None:
+    """The followers of `control` take a damaged value for a deleted one instead of raising."""
+    from millrace_core.matching import SubscriptionIndex
+
+    index = SubscriptionIndex()
+    index.apply("acc", "sub_" + "0" * 32, value)
+    assert len(index) == 0
