@@ -115,7 +115,7 @@ async def until_stands(cluster: Cluster, value: bytes) -> None:
 async def frozen_and_woken(
     cluster: Cluster, database: str, frozen: Freezing, second: ControlWriter
 ) -> list[bytes | None]:
-    """One relay freezes holding version 1, a second publishes 1 and 2, the first wakes. What then stands on the log."""
+    """One relay freezes holding version 1, a second publishes 1 and 2, the first wakes: what then is on the log."""
     await create_topics(cluster)
     await migrate(database)
     await change(database, 1)
