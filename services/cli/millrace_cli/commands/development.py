@@ -26,9 +26,9 @@ def demo(
     events: Annotated[int, typer.Option(min=60, max=100_000, help="How many events to send.")] = 400,
 ) -> None:
     """Send real input through a running `millrace dev` and show what happened."""
-    from millrace_cli import demo as story
+    from millrace_cli.demo import run
 
-    raise typer.Exit(asyncio.run(story.run(events)))
+    raise typer.Exit(asyncio.run(run(events)))
 
 
 def dev_account(
