@@ -22,7 +22,7 @@ from structlog.typing import FilteringBoundLogger
 
 from millrace_core import limits
 from millrace_core.clock import Clock, SystemClock
-from millrace_core.errors import Fatal
+from millrace_core.errors import Fatal, Retry
 from millrace_runtime import logging, metric_defs, settings
 from millrace_runtime.health import Health
 from millrace_runtime.metrics import Metrics, MetricsObserver
@@ -100,7 +100,7 @@ async def serve(
         ) as port:
             log.info("service.started", ops_port=port)
             try:
-                workers = await _unless_stopped(wire(read, context), context.stop)
+                workers = await _unless_stopped(_wired(wire, read, context), context.stop)
                 await _run(workers or {}, context, port)
             finally:
                 async with asyncio.timeout(CLEAN_UP_S_MAX):
@@ -112,6 +112,20 @@ async def serve(
         return EXIT_FAILED
     log.info("service.stopped")
     return 0
+
+
+async def _wired(wire: Wire[S], read: S, context: Context) -> Mapping[str, Worker]:
+    """Build the service, again and again while what it needs (its Kafka, its Postgres) is away."""
+    attempt = 0
+    while True:
+        try:
+            return await wire(read, context)
+        except Retry as error:
+            await context.stack.aclose()
+            pause_s = limits.RESTART_BACKOFF_S[min(attempt, len(limits.RESTART_BACKOFF_S) - 1)]
+            context.log.warning("service.waiting", reason=str(error), again_in_s=pause_s)
+            await asyncio.sleep(pause_s)
+            attempt += 1
 
 
 async def _unless_stopped(wiring: Awaitable[T], stop: asyncio.Event) -> T | None:
