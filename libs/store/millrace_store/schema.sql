@@ -1,0 +1,630 @@
+-- What the migrations add up to: made from them, for reading; a test holds the two together.
+-- Written by `python -m tests.support.schema <dsn of a migrated database>`.
+
+CREATE SCHEMA control;
+
+CREATE SCHEMA read;
+
+CREATE FUNCTION control.wake_relay() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    PERFORM pg_notify('control_outbox', '');
+    RETURN NULL;
+END
+$$;
+
+CREATE TABLE control.accounts (
+    id text NOT NULL,
+    version bigint NOT NULL,
+    name text NOT NULL,
+    plan text NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    unordered text[] DEFAULT '{}'::text[] NOT NULL,
+    created_at timestamp with time zone NOT NULL
+);
+
+COMMENT ON COLUMN control.accounts.unordered IS 'identifiers whose order was given up so that they spread';
+
+CREATE TABLE control.api_keys (
+    account text NOT NULL,
+    id uuid NOT NULL,
+    version bigint NOT NULL,
+    name text NOT NULL,
+    surface text NOT NULL,
+    hint text NOT NULL,
+    digest text NOT NULL,
+    scopes text[] NOT NULL,
+    test boolean DEFAULT false NOT NULL,
+    sealed_secret text,
+    created_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone,
+    revoked_at timestamp with time zone
+);
+
+COMMENT ON COLUMN control.api_keys.hint IS 'what may be shown for ever: the prefix and the last four characters';
+
+COMMENT ON COLUMN control.api_keys.digest IS 'HMAC-SHA256 of the key under the pepper, hexadecimal';
+
+COMMENT ON COLUMN control.api_keys.sealed_secret IS 'the secret of keys that sign, under the key ring';
+
+CREATE TABLE control.control_outbox (
+    id bigint NOT NULL,
+    kind text NOT NULL,
+    account text NOT NULL,
+    aggregate text NOT NULL,
+    version bigint NOT NULL,
+    value bytea,
+    published_position bigint,
+    created_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON COLUMN control.control_outbox.value IS 'the JSON of the control record; null = the aggregate is deleted';
+
+ALTER TABLE control.control_outbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME control.control_outbox_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE control.plans (
+    account text NOT NULL,
+    id uuid NOT NULL,
+    version bigint NOT NULL,
+    kind text NOT NULL,
+    name text NOT NULL,
+    description text,
+    definition text NOT NULL,
+    compiled bytea NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    deleted_at timestamp with time zone,
+    CONSTRAINT plans_kind_check CHECK ((kind = ANY (ARRAY['job'::text, 'chain'::text])))
+);
+
+COMMENT ON COLUMN control.plans.definition IS 'JSON as its author wrote it (jsonb would refuse \u0000 and move numbers)';
+
+COMMENT ON COLUMN control.plans.compiled IS 'the JSON that a run pins';
+
+CREATE TABLE control.subscriptions (
+    account text NOT NULL,
+    id uuid NOT NULL,
+    version bigint NOT NULL,
+    pattern text NOT NULL,
+    filter text,
+    "where" text,
+    priority integer NOT NULL,
+    target_kind text NOT NULL,
+    target_id uuid NOT NULL,
+    enabled boolean NOT NULL,
+    managed_by uuid,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    deleted_at timestamp with time zone,
+    CONSTRAINT subscriptions_target_kind_check CHECK ((target_kind = ANY (ARRAY['job'::text, 'chain'::text, 'webhook'::text])))
+);
+
+COMMENT ON COLUMN control.subscriptions.managed_by IS 'the webhook endpoint whose list of events this subscription is part of; it is changed there';
+
+CREATE TABLE control.webhook_endpoints (
+    account text NOT NULL,
+    id uuid NOT NULL,
+    version bigint NOT NULL,
+    url text NOT NULL,
+    description text,
+    events text[] NOT NULL,
+    sealed_secret text NOT NULL,
+    old_sealed_secret text,
+    old_secret_until timestamp with time zone,
+    enabled boolean NOT NULL,
+    retry_schedule_s double precision[],
+    timeout_s double precision NOT NULL,
+    concurrency integer NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    deleted_at timestamp with time zone
+);
+
+COMMENT ON COLUMN control.webhook_endpoints.old_secret_until IS 'until then deliveries are signed with both secrets';
+
+CREATE TABLE read.dead_letters (
+    topic text NOT NULL,
+    partition integer NOT NULL,
+    "offset" bigint NOT NULL,
+    account text NOT NULL,
+    at timestamp with time zone NOT NULL,
+    reason text NOT NULL,
+    source_topic text,
+    source_partition integer,
+    source_offset bigint,
+    key bytea,
+    value bytea,
+    headers jsonb NOT NULL
+);
+
+CREATE TABLE read.deliveries (
+    id uuid NOT NULL,
+    account text NOT NULL,
+    endpoint uuid NOT NULL,
+    event uuid NOT NULL,
+    subscription uuid,
+    type text,
+    status text NOT NULL,
+    attempts integer NOT NULL,
+    next_attempt_at timestamp with time zone,
+    last_status integer,
+    error_code text,
+    error_message text,
+    body bytea,
+    created_at timestamp with time zone,
+    ended_at timestamp with time zone
+)
+PARTITION BY RANGE (id);
+
+COMMENT ON COLUMN read.deliveries.status IS 'queued, stale, retrying, succeeded, failed, cancelled or dead_lettered; the first of the last four stands';
+
+CREATE TABLE read.deliveries_default (
+    id uuid CONSTRAINT deliveries_id_not_null NOT NULL,
+    account text CONSTRAINT deliveries_account_not_null NOT NULL,
+    endpoint uuid CONSTRAINT deliveries_endpoint_not_null NOT NULL,
+    event uuid CONSTRAINT deliveries_event_not_null NOT NULL,
+    subscription uuid,
+    type text,
+    status text CONSTRAINT deliveries_status_not_null NOT NULL,
+    attempts integer CONSTRAINT deliveries_attempts_not_null NOT NULL,
+    next_attempt_at timestamp with time zone,
+    last_status integer,
+    error_code text,
+    error_message text,
+    body bytea,
+    created_at timestamp with time zone,
+    ended_at timestamp with time zone
+);
+
+CREATE TABLE read.delivery_attempts (
+    delivery uuid NOT NULL,
+    n integer NOT NULL,
+    account text NOT NULL,
+    outcome text NOT NULL,
+    at timestamp with time zone NOT NULL,
+    duration_ms double precision NOT NULL,
+    url text NOT NULL,
+    status integer,
+    error_code text,
+    error_message text,
+    response text,
+    retry_at timestamp with time zone
+)
+PARTITION BY RANGE (delivery);
+
+CREATE TABLE read.delivery_attempts_default (
+    delivery uuid CONSTRAINT delivery_attempts_delivery_not_null NOT NULL,
+    n integer CONSTRAINT delivery_attempts_n_not_null NOT NULL,
+    account text CONSTRAINT delivery_attempts_account_not_null NOT NULL,
+    outcome text CONSTRAINT delivery_attempts_outcome_not_null NOT NULL,
+    at timestamp with time zone CONSTRAINT delivery_attempts_at_not_null NOT NULL,
+    duration_ms double precision CONSTRAINT delivery_attempts_duration_ms_not_null NOT NULL,
+    url text CONSTRAINT delivery_attempts_url_not_null NOT NULL,
+    status integer,
+    error_code text,
+    error_message text,
+    response text,
+    retry_at timestamp with time zone
+);
+
+CREATE TABLE read.event_matches (
+    event uuid NOT NULL,
+    kind text NOT NULL,
+    child uuid NOT NULL,
+    account text NOT NULL,
+    subscription uuid,
+    endpoint uuid
+)
+PARTITION BY RANGE (event);
+
+COMMENT ON COLUMN read.event_matches.kind IS 'run or delivery';
+
+CREATE TABLE read.event_matches_default (
+    event uuid CONSTRAINT event_matches_event_not_null NOT NULL,
+    kind text CONSTRAINT event_matches_kind_not_null NOT NULL,
+    child uuid CONSTRAINT event_matches_child_not_null NOT NULL,
+    account text CONSTRAINT event_matches_account_not_null NOT NULL,
+    subscription uuid,
+    endpoint uuid
+);
+
+CREATE TABLE read.event_outcomes (
+    event uuid NOT NULL,
+    partition integer NOT NULL,
+    "offset" bigint NOT NULL,
+    account text NOT NULL,
+    outcome text NOT NULL,
+    decided_at timestamp with time zone NOT NULL,
+    duplicate_of uuid,
+    reason text
+)
+PARTITION BY RANGE (event);
+
+CREATE TABLE read.event_outcomes_default (
+    event uuid CONSTRAINT event_outcomes_event_not_null NOT NULL,
+    partition integer CONSTRAINT event_outcomes_partition_not_null NOT NULL,
+    "offset" bigint CONSTRAINT event_outcomes_offset_not_null NOT NULL,
+    account text CONSTRAINT event_outcomes_account_not_null NOT NULL,
+    outcome text CONSTRAINT event_outcomes_outcome_not_null NOT NULL,
+    decided_at timestamp with time zone CONSTRAINT event_outcomes_decided_at_not_null NOT NULL,
+    duplicate_of uuid,
+    reason text
+);
+
+CREATE TABLE read.events (
+    id uuid NOT NULL,
+    account text NOT NULL,
+    identifier text NOT NULL,
+    received_at timestamp with time zone NOT NULL,
+    "timestamp" text,
+    unique_key text,
+    ordering_key text,
+    replay text,
+    hops integer NOT NULL,
+    extensions jsonb,
+    partition integer NOT NULL,
+    "offset" bigint NOT NULL,
+    properties bytea NOT NULL,
+    properties_json jsonb,
+    json_refused text
+)
+PARTITION BY RANGE (id);
+
+COMMENT ON COLUMN read.events.properties IS 'exactly the bytes received';
+
+COMMENT ON COLUMN read.events.properties_json IS 'a cleaned copy for searching; null with the reason in json_refused';
+
+CREATE TABLE read.events_default (
+    id uuid CONSTRAINT events_id_not_null NOT NULL,
+    account text CONSTRAINT events_account_not_null NOT NULL,
+    identifier text CONSTRAINT events_identifier_not_null NOT NULL,
+    received_at timestamp with time zone CONSTRAINT events_received_at_not_null NOT NULL,
+    "timestamp" text,
+    unique_key text,
+    ordering_key text,
+    replay text,
+    hops integer CONSTRAINT events_hops_not_null NOT NULL,
+    extensions jsonb,
+    partition integer CONSTRAINT events_partition_not_null NOT NULL,
+    "offset" bigint CONSTRAINT events_offset_not_null NOT NULL,
+    properties bytea CONSTRAINT events_properties_not_null NOT NULL,
+    properties_json jsonb,
+    json_refused text
+);
+
+CREATE TABLE read.positions (
+    topic text NOT NULL,
+    partition integer NOT NULL,
+    next_offset bigint NOT NULL,
+    record_time timestamp with time zone
+);
+
+CREATE TABLE read.runs (
+    id uuid NOT NULL,
+    account text NOT NULL,
+    status text NOT NULL,
+    plan uuid,
+    plan_kind text,
+    plan_version integer,
+    plan_name text,
+    subscription uuid,
+    event uuid,
+    identifier text,
+    requested_by text,
+    input bytea,
+    output bytea,
+    error_code text,
+    error_message text,
+    created_at timestamp with time zone,
+    started_at timestamp with time zone,
+    ended_at timestamp with time zone
+)
+PARTITION BY RANGE (id);
+
+COMMENT ON COLUMN read.runs.status IS 'queued, stale, running, completed, failed, cancelled, timed_out or dead_lettered; the first of the last five stands';
+
+CREATE TABLE read.runs_default (
+    id uuid CONSTRAINT runs_id_not_null NOT NULL,
+    account text CONSTRAINT runs_account_not_null NOT NULL,
+    status text CONSTRAINT runs_status_not_null NOT NULL,
+    plan uuid,
+    plan_kind text,
+    plan_version integer,
+    plan_name text,
+    subscription uuid,
+    event uuid,
+    identifier text,
+    requested_by text,
+    input bytea,
+    output bytea,
+    error_code text,
+    error_message text,
+    created_at timestamp with time zone,
+    started_at timestamp with time zone,
+    ended_at timestamp with time zone
+);
+
+CREATE TABLE read.step_attempts (
+    run uuid NOT NULL,
+    node text NOT NULL,
+    attempt integer NOT NULL,
+    account text NOT NULL,
+    status text NOT NULL,
+    started_at timestamp with time zone,
+    ended_at timestamp with time zone,
+    duration_ms double precision,
+    error_code text,
+    error_message text,
+    retry_at timestamp with time zone
+)
+PARTITION BY RANGE (run);
+
+COMMENT ON COLUMN read.step_attempts.status IS 'running, completed or failed';
+
+CREATE TABLE read.step_attempts_default (
+    run uuid CONSTRAINT step_attempts_run_not_null NOT NULL,
+    node text CONSTRAINT step_attempts_node_not_null NOT NULL,
+    attempt integer CONSTRAINT step_attempts_attempt_not_null NOT NULL,
+    account text CONSTRAINT step_attempts_account_not_null NOT NULL,
+    status text CONSTRAINT step_attempts_status_not_null NOT NULL,
+    started_at timestamp with time zone,
+    ended_at timestamp with time zone,
+    duration_ms double precision,
+    error_code text,
+    error_message text,
+    retry_at timestamp with time zone
+);
+
+CREATE TABLE read.steps (
+    run uuid NOT NULL,
+    node text NOT NULL,
+    account text NOT NULL,
+    type text,
+    status text NOT NULL,
+    attempts integer NOT NULL,
+    started_at timestamp with time zone,
+    ended_at timestamp with time zone,
+    retry_at timestamp with time zone,
+    error_code text,
+    error_message text,
+    output bytea
+)
+PARTITION BY RANGE (run);
+
+COMMENT ON COLUMN read.steps.status IS 'running, retrying, completed or failed';
+
+CREATE TABLE read.steps_default (
+    run uuid CONSTRAINT steps_run_not_null NOT NULL,
+    node text CONSTRAINT steps_node_not_null NOT NULL,
+    account text CONSTRAINT steps_account_not_null NOT NULL,
+    type text,
+    status text CONSTRAINT steps_status_not_null NOT NULL,
+    attempts integer CONSTRAINT steps_attempts_not_null NOT NULL,
+    started_at timestamp with time zone,
+    ended_at timestamp with time zone,
+    retry_at timestamp with time zone,
+    error_code text,
+    error_message text,
+    output bytea
+);
+
+ALTER TABLE ONLY read.deliveries ATTACH PARTITION read.deliveries_default DEFAULT;
+
+ALTER TABLE ONLY read.delivery_attempts ATTACH PARTITION read.delivery_attempts_default DEFAULT;
+
+ALTER TABLE ONLY read.event_matches ATTACH PARTITION read.event_matches_default DEFAULT;
+
+ALTER TABLE ONLY read.event_outcomes ATTACH PARTITION read.event_outcomes_default DEFAULT;
+
+ALTER TABLE ONLY read.events ATTACH PARTITION read.events_default DEFAULT;
+
+ALTER TABLE ONLY read.runs ATTACH PARTITION read.runs_default DEFAULT;
+
+ALTER TABLE ONLY read.step_attempts ATTACH PARTITION read.step_attempts_default DEFAULT;
+
+ALTER TABLE ONLY read.steps ATTACH PARTITION read.steps_default DEFAULT;
+
+ALTER TABLE ONLY control.accounts
+    ADD CONSTRAINT accounts_name_key UNIQUE (name);
+
+ALTER TABLE ONLY control.accounts
+    ADD CONSTRAINT accounts_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY control.api_keys
+    ADD CONSTRAINT api_keys_digest_key UNIQUE (digest);
+
+ALTER TABLE ONLY control.api_keys
+    ADD CONSTRAINT api_keys_pkey PRIMARY KEY (account, id);
+
+ALTER TABLE ONLY control.control_outbox
+    ADD CONSTRAINT control_outbox_kind_account_aggregate_version_key UNIQUE (kind, account, aggregate, version);
+
+ALTER TABLE ONLY control.control_outbox
+    ADD CONSTRAINT control_outbox_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY control.plans
+    ADD CONSTRAINT plans_pkey PRIMARY KEY (account, id);
+
+ALTER TABLE ONLY control.subscriptions
+    ADD CONSTRAINT subscriptions_pkey PRIMARY KEY (account, id);
+
+ALTER TABLE ONLY control.webhook_endpoints
+    ADD CONSTRAINT webhook_endpoints_pkey PRIMARY KEY (account, id);
+
+ALTER TABLE ONLY read.dead_letters
+    ADD CONSTRAINT dead_letters_pkey PRIMARY KEY (topic, partition, "offset");
+
+ALTER TABLE ONLY read.deliveries
+    ADD CONSTRAINT deliveries_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY read.deliveries_default
+    ADD CONSTRAINT deliveries_default_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY read.delivery_attempts
+    ADD CONSTRAINT delivery_attempts_pkey PRIMARY KEY (delivery, n);
+
+ALTER TABLE ONLY read.delivery_attempts_default
+    ADD CONSTRAINT delivery_attempts_default_pkey PRIMARY KEY (delivery, n);
+
+ALTER TABLE ONLY read.event_matches
+    ADD CONSTRAINT event_matches_pkey PRIMARY KEY (event, kind, child);
+
+ALTER TABLE ONLY read.event_matches_default
+    ADD CONSTRAINT event_matches_default_pkey PRIMARY KEY (event, kind, child);
+
+ALTER TABLE ONLY read.event_outcomes
+    ADD CONSTRAINT event_outcomes_pkey PRIMARY KEY (event, partition, "offset");
+
+ALTER TABLE ONLY read.event_outcomes_default
+    ADD CONSTRAINT event_outcomes_default_pkey PRIMARY KEY (event, partition, "offset");
+
+ALTER TABLE ONLY read.events
+    ADD CONSTRAINT events_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY read.events_default
+    ADD CONSTRAINT events_default_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY read.positions
+    ADD CONSTRAINT positions_pkey PRIMARY KEY (topic, partition);
+
+ALTER TABLE ONLY read.runs
+    ADD CONSTRAINT runs_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY read.runs_default
+    ADD CONSTRAINT runs_default_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY read.step_attempts
+    ADD CONSTRAINT step_attempts_pkey PRIMARY KEY (run, node, attempt);
+
+ALTER TABLE ONLY read.step_attempts_default
+    ADD CONSTRAINT step_attempts_default_pkey PRIMARY KEY (run, node, attempt);
+
+ALTER TABLE ONLY read.steps
+    ADD CONSTRAINT steps_pkey PRIMARY KEY (run, node);
+
+ALTER TABLE ONLY read.steps_default
+    ADD CONSTRAINT steps_default_pkey PRIMARY KEY (run, node);
+
+CREATE INDEX control_outbox_id_idx ON control.control_outbox USING btree (id) WHERE (published_position IS NULL);
+
+CREATE INDEX plans_account_kind_id_idx ON control.plans USING btree (account, kind, id DESC) WHERE (deleted_at IS NULL);
+
+CREATE INDEX subscriptions_account_id_idx ON control.subscriptions USING btree (account, id DESC) WHERE (deleted_at IS NULL);
+
+CREATE INDEX subscriptions_account_target_id_idx ON control.subscriptions USING btree (account, target_id) WHERE (deleted_at IS NULL);
+
+CREATE INDEX webhook_endpoints_account_id_idx ON control.webhook_endpoints USING btree (account, id DESC) WHERE (deleted_at IS NULL);
+
+CREATE INDEX webhook_endpoints_old_secret_until_idx ON control.webhook_endpoints USING btree (old_secret_until) WHERE (old_secret_until IS NOT NULL);
+
+CREATE INDEX dead_letters_account_at_topic_partition_offset_idx ON read.dead_letters USING btree (account, at DESC, topic, partition, "offset" DESC);
+
+CREATE INDEX deliveries_account_created_at_id_idx ON ONLY read.deliveries USING btree (account, created_at DESC, id DESC);
+
+CREATE INDEX deliveries_account_status_created_at_id_idx ON ONLY read.deliveries USING btree (account, status, created_at DESC, id DESC);
+
+CREATE INDEX deliveries_default_account_created_at_id_idx ON read.deliveries_default USING btree (account, created_at DESC, id DESC);
+
+CREATE INDEX deliveries_default_account_status_created_at_id_idx ON read.deliveries_default USING btree (account, status, created_at DESC, id DESC);
+
+CREATE INDEX deliveries_endpoint_created_at_id_idx ON ONLY read.deliveries USING btree (endpoint, created_at DESC, id DESC);
+
+CREATE INDEX deliveries_default_endpoint_created_at_id_idx ON read.deliveries_default USING btree (endpoint, created_at DESC, id DESC);
+
+CREATE INDEX deliveries_event_idx ON ONLY read.deliveries USING btree (event);
+
+CREATE INDEX deliveries_default_event_idx ON read.deliveries_default USING btree (event);
+
+CREATE INDEX deliveries_subscription_created_at_id_idx ON ONLY read.deliveries USING btree (subscription, created_at DESC, id DESC) WHERE (subscription IS NOT NULL);
+
+CREATE INDEX deliveries_default_subscription_created_at_id_idx ON read.deliveries_default USING btree (subscription, created_at DESC, id DESC) WHERE (subscription IS NOT NULL);
+
+CREATE INDEX events_account_identifier_received_at_id_idx ON ONLY read.events USING btree (account, identifier, received_at DESC, id DESC);
+
+CREATE INDEX events_account_received_at_id_idx ON ONLY read.events USING btree (account, received_at DESC, id DESC);
+
+CREATE INDEX events_default_account_identifier_received_at_id_idx ON read.events_default USING btree (account, identifier, received_at DESC, id DESC);
+
+CREATE INDEX events_default_account_received_at_id_idx ON read.events_default USING btree (account, received_at DESC, id DESC);
+
+CREATE INDEX runs_account_created_at_id_idx ON ONLY read.runs USING btree (account, created_at DESC, id DESC);
+
+CREATE INDEX runs_account_status_created_at_id_idx ON ONLY read.runs USING btree (account, status, created_at DESC, id DESC);
+
+CREATE INDEX runs_default_account_created_at_id_idx ON read.runs_default USING btree (account, created_at DESC, id DESC);
+
+CREATE INDEX runs_default_account_status_created_at_id_idx ON read.runs_default USING btree (account, status, created_at DESC, id DESC);
+
+CREATE INDEX runs_event_idx ON ONLY read.runs USING btree (event) WHERE (event IS NOT NULL);
+
+CREATE INDEX runs_default_event_idx ON read.runs_default USING btree (event) WHERE (event IS NOT NULL);
+
+CREATE INDEX runs_plan_created_at_id_idx ON ONLY read.runs USING btree (plan, created_at DESC, id DESC) WHERE (plan IS NOT NULL);
+
+CREATE INDEX runs_default_plan_created_at_id_idx ON read.runs_default USING btree (plan, created_at DESC, id DESC) WHERE (plan IS NOT NULL);
+
+CREATE INDEX runs_subscription_created_at_id_idx ON ONLY read.runs USING btree (subscription, created_at DESC, id DESC) WHERE (subscription IS NOT NULL);
+
+CREATE INDEX runs_default_subscription_created_at_id_idx ON read.runs_default USING btree (subscription, created_at DESC, id DESC) WHERE (subscription IS NOT NULL);
+
+ALTER INDEX read.deliveries_account_created_at_id_idx ATTACH PARTITION read.deliveries_default_account_created_at_id_idx;
+
+ALTER INDEX read.deliveries_account_status_created_at_id_idx ATTACH PARTITION read.deliveries_default_account_status_created_at_id_idx;
+
+ALTER INDEX read.deliveries_endpoint_created_at_id_idx ATTACH PARTITION read.deliveries_default_endpoint_created_at_id_idx;
+
+ALTER INDEX read.deliveries_event_idx ATTACH PARTITION read.deliveries_default_event_idx;
+
+ALTER INDEX read.deliveries_pkey ATTACH PARTITION read.deliveries_default_pkey;
+
+ALTER INDEX read.deliveries_subscription_created_at_id_idx ATTACH PARTITION read.deliveries_default_subscription_created_at_id_idx;
+
+ALTER INDEX read.delivery_attempts_pkey ATTACH PARTITION read.delivery_attempts_default_pkey;
+
+ALTER INDEX read.event_matches_pkey ATTACH PARTITION read.event_matches_default_pkey;
+
+ALTER INDEX read.event_outcomes_pkey ATTACH PARTITION read.event_outcomes_default_pkey;
+
+ALTER INDEX read.events_account_identifier_received_at_id_idx ATTACH PARTITION read.events_default_account_identifier_received_at_id_idx;
+
+ALTER INDEX read.events_account_received_at_id_idx ATTACH PARTITION read.events_default_account_received_at_id_idx;
+
+ALTER INDEX read.events_pkey ATTACH PARTITION read.events_default_pkey;
+
+ALTER INDEX read.runs_account_created_at_id_idx ATTACH PARTITION read.runs_default_account_created_at_id_idx;
+
+ALTER INDEX read.runs_account_status_created_at_id_idx ATTACH PARTITION read.runs_default_account_status_created_at_id_idx;
+
+ALTER INDEX read.runs_event_idx ATTACH PARTITION read.runs_default_event_idx;
+
+ALTER INDEX read.runs_pkey ATTACH PARTITION read.runs_default_pkey;
+
+ALTER INDEX read.runs_plan_created_at_id_idx ATTACH PARTITION read.runs_default_plan_created_at_id_idx;
+
+ALTER INDEX read.runs_subscription_created_at_id_idx ATTACH PARTITION read.runs_default_subscription_created_at_id_idx;
+
+ALTER INDEX read.step_attempts_pkey ATTACH PARTITION read.step_attempts_default_pkey;
+
+ALTER INDEX read.steps_pkey ATTACH PARTITION read.steps_default_pkey;
+
+CREATE TRIGGER wake_relay AFTER INSERT ON control.control_outbox FOR EACH STATEMENT EXECUTE FUNCTION control.wake_relay();
+
+ALTER TABLE ONLY control.api_keys
+    ADD CONSTRAINT api_keys_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
+
+ALTER TABLE ONLY control.plans
+    ADD CONSTRAINT plans_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
+
+ALTER TABLE ONLY control.subscriptions
+    ADD CONSTRAINT subscriptions_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
+
+ALTER TABLE ONLY control.webhook_endpoints
+    ADD CONSTRAINT webhook_endpoints_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
