@@ -1,0 +1,175 @@
+"""From records to rows, one record at a time: what each says, and which of two that disagree stands."""
+
+from collections.abc import Iterable
+
+import pytest
+
+from millrace_core.errors import Reject
+from millrace_core.messages import DeliveryEnded, RunEnded, encode
+from millrace_core.record import Output, Received, Written
+from millrace_kafka.topics import short_name
+from millrace_projector import tables
+from millrace_projector.handlers import HANDLERS
+from millrace_projector.rows import Rows
+from millrace_projector.tables import Table
+from tests.support import story
+from tests.support.story import ACCOUNT_ID, Teller, output
+
+TELLER = Teller()
+
+
+def projected(outputs: Iterable[Output]) -> Rows:
+    rows = Rows()
+    for record in story.received(list(outputs)):
+        project(record, rows)
+    return rows
+
+
+def project(record: Received, rows: Rows) -> None:
+    HANDLERS[short_name(record.topic)](record, rows)
+
+
+def of(rows: Rows, table: Table) -> list[dict[str, object]]:
+    """The rows of one table by column, fresh and merged together."""
+    found = []
+    for written, fresh, merged in rows.written():
+        if written is table:
+            found += [dict(zip(table.columns, row, strict=True)) for row in (*fresh, *merged)]
+    return found
+
+
+def run_ended(outcome: str, at: int) -> Output:
+    fact = RunEnded(run=TELLER.run_id(0), account=ACCOUNT_ID, at=at, outcome=outcome)  # type: ignore[arg-type]
+    return output("run-facts", TELLER.run_id(0), fact)
+
+
+def delivery_ended(outcome: str) -> Output:
+    fact = DeliveryEnded(
+        delivery=TELLER.delivery_id(0),
+        account=ACCOUNT_ID,
+        endpoint=story.ENDPOINT,
+        event=TELLER.event_id(0),
+        at=story.T0,
+        outcome=outcome,  # type: ignore[arg-type]
+        reason="out of the window",
+    )
+    return output("delivery-facts", TELLER.delivery_id(0), fact)
+
+
+def test_an_event_keeps_its_bytes_and_its_place() -> None:
+    [row] = of(projected([TELLER.event(0, b'{"b": 1.10,"a":1e2 ,"a":2}')]), tables.EVENTS)
+    assert row["properties"] == b'{"b": 1.10,"a":1e2 ,"a":2}'
+    assert (row["identifier"], row["account"], row["offset"]) == ("e:shop/order", ACCOUNT_ID, 0)
+
+
+def test_the_first_record_of_an_id_is_the_event() -> None:
+    rows = projected([TELLER.event(0, b'{"n":1}'), TELLER.event(0, b'{"n":2}')])
+    assert [row["properties"] for row in of(rows, tables.EVENTS)] == [b'{"n":1}']
+
+
+def test_an_outcome_belongs_to_the_record_it_names() -> None:
+    [row] = of(projected([TELLER.matched(3)]), tables.EVENT_OUTCOMES)
+    assert f"events:{row['partition']}:{row['offset']}" == TELLER.source(3)
+    matches = of(projected([TELLER.matched(3)]), tables.EVENT_MATCHES)
+    assert {str(row["kind"]) for row in matches} == {"run", "delivery"}
+
+
+def test_a_run_is_queued_before_anything_is_known_of_it() -> None:
+    [row] = of(projected([TELLER.start_run(0)]), tables.RUNS)
+    assert (row["status"], row["plan_version"], row["plan_name"]) == ("queued", 3, "Send a mail")
+    assert row["input"] == b'{"total":12.50}'
+
+
+def test_the_first_end_of_a_run_stands() -> None:
+    rows = projected([*TELLER.run_facts(0), run_ended("failed", story.T0 + 9000)])
+    assert [row["status"] for row in of(rows, tables.RUNS)] == ["completed"]
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["stale first", "stale last"])
+def test_stale_is_the_weakest_end(is_first: bool) -> None:
+    told = [run_ended("stale", story.T0), *TELLER.run_facts(0)]
+    rows = projected(told if is_first else [*told[1:], told[0]])
+    assert [row["status"] for row in of(rows, tables.RUNS)] == ["completed"]
+
+
+def test_a_run_that_is_only_stale_says_so() -> None:
+    [row] = of(projected([TELLER.start_run(0), run_ended("stale", story.T0)]), tables.RUNS)
+    assert row["status"] == "stale"
+
+
+def test_a_step_shows_its_last_attempt_and_keeps_each() -> None:
+    rows = projected(TELLER.run_facts(0))
+    [step] = of(rows, tables.STEPS)
+    assert (step["status"], step["attempts"], step["error_code"]) == ("completed", 2, None)
+    attempts = of(rows, tables.STEP_ATTEMPTS)
+    assert [(row["attempt"], row["status"], row["error_code"]) for row in attempts] == [
+        (1, "failed", "HTTP_503"),
+        (2, "completed", None),
+    ]
+
+
+def test_a_step_that_waits_says_until_when() -> None:
+    [step] = of(projected(TELLER.run_facts(0)[:3]), tables.STEPS)
+    assert (step["status"], step["error_code"]) == ("retrying", "HTTP_503")
+    assert step["retry_at"] is not None
+
+
+def test_a_delivery_shows_its_last_attempt() -> None:
+    told = [TELLER.delivery(0), TELLER.attempted(0, "retrying", status=503)]
+    [row] = of(projected(told), tables.DELIVERIES)
+    assert (row["status"], row["attempts"], row["last_status"]) == ("retrying", 1, 503)
+    assert row["next_attempt_at"] is not None
+    [row] = of(projected([*told, TELLER.attempted(0, attempt=2)]), tables.DELIVERIES)
+    assert (row["status"], row["attempts"], row["next_attempt_at"]) == ("succeeded", 2, None)
+
+
+def test_an_attempt_that_came_twice_is_there_once() -> None:
+    rows = projected([TELLER.attempted(0, "retrying", status=503), TELLER.attempted(0, "failed", status=500)])
+    assert [row["outcome"] for row in of(rows, tables.DELIVERY_ATTEMPTS)] == ["retrying"]
+
+
+def test_a_late_stale_fact_leaves_a_delivered_message_delivered() -> None:
+    rows = projected([TELLER.delivery(0), TELLER.attempted(0), delivery_ended("stale")])
+    assert [row["status"] for row in of(rows, tables.DELIVERIES)] == ["succeeded"]
+
+
+def test_asking_for_a_further_attempt_says_the_same_of_the_delivery() -> None:
+    first = of(projected([TELLER.delivery(0)]), tables.DELIVERIES)
+    later = of(projected([TELLER.delivery(0, attempt=2, topic="deliveries-tx")]), tables.DELIVERIES)
+    assert first == later
+
+
+def test_a_row_is_fresh_when_its_own_record_is_in_the_batch() -> None:
+    def fresh(*outputs: Output) -> list[str]:
+        return [table.name for table, rows, _ in projected(outputs).written() if rows]
+
+    assert fresh(TELLER.delivery(0), TELLER.attempted(0)) == ["delivery_attempts", "deliveries"]
+    assert fresh(TELLER.attempted(0)) == ["delivery_attempts"]
+    assert fresh(TELLER.delivery(0, attempt=2)) == []
+
+
+@pytest.mark.parametrize("topic", sorted(set(HANDLERS) - {"dead-letters", "dead-letters-tx"}))
+@pytest.mark.parametrize("value", [None, b"", b"garbage", b"[]", b"{}", b'{"id":1}', b"\xff\xfe"])
+def test_garbage_is_refused_and_leaves_no_row(topic: str, value: bytes | None) -> None:
+    rows = Rows()
+    with pytest.raises(Reject):
+        project(Written(f"millrace.{topic}.v1", 0, 0, story.T0, b"k", value), rows)
+    assert rows.written() == []
+
+
+def test_a_value_out_of_range_leaves_no_row() -> None:
+    bad = RunEnded(run=TELLER.run_id(0), account=ACCOUNT_ID, at=10**18, outcome="completed")
+    rows = Rows()
+    with pytest.raises(Reject, match="not a time"):
+        project(Written("millrace.run-facts.v1", 0, 0, story.T0, b"k", encode(bad)), rows)
+    assert rows.written() == []
+
+
+@pytest.mark.parametrize(
+    "headers", [(), (("dead-partition", b"x"), ("dead-offset", b"9" * 30), ("account", b"\xff\x00"))]
+)
+def test_any_dead_letter_is_a_row(headers: tuple[tuple[str, bytes], ...]) -> None:
+    rows = Rows()
+    project(Written("millrace.ns.dead-letters.v1", 1, 7, story.T0, None, None, headers), rows)
+    [row] = of(rows, tables.DEAD_LETTERS)
+    assert (row["topic"], row["partition"], row["offset"], row["source_partition"]) == ("dead-letters", 1, 7, None)
