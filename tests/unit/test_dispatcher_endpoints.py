@@ -209,7 +209,9 @@ def test_a_new_owner_rebuilds_the_window_from_the_log() -> None:
     log = [asked(n, n, delivery(n)) for n in range(20)]
     log.insert(5, Written("deliveries", 0, 4, 0, None, b"garbage", (("source", b"events:0:3"),)))
     claims = Claims()
-    claims.rebuild("deliveries", 0, log)
+    claims.begin("deliveries", 0)
+    for record in log:
+        claims.recall(record)
     assert verdict(claims, asked(20, 20, delivery(20))) == "new"
     assert verdict(claims, asked(30, 7, delivery(7))) == "repeat"
     assert verdict(claims, asked(30, 7, delivery(7), partition=1)) == "new"
@@ -220,7 +222,9 @@ def test_a_new_owner_rebuilds_the_window_from_the_log() -> None:
 def test_the_record_that_claimed_may_be_handled_again_by_a_new_owner() -> None:
     """It was begun and not committed: the read-back ends before it, and later repeats of it are still dropped."""
     claims = Claims()
-    claims.rebuild("deliveries", 0, [asked(n, n, delivery(n)) for n in range(7)])
+    claims.begin("deliveries", 0)
+    for n in range(7):
+        claims.recall(asked(n, n, delivery(n)))
     assert verdict(claims, asked(7, 7, delivery(7))) == "new"
     assert verdict(claims, asked(8, 7, delivery(7))) == "repeat"
     assert verdict(claims, asked(9, 6, delivery(6))) == "repeat"

@@ -64,8 +64,9 @@ class World:
         self.endpoints = Endpoints(RING, user_agent="Millrace/t", on_change=self.pausing.forget)
         self.endpoints.apply(ACC, ENDPOINT, endpoint_control(**{"url": URL, **control}))
         self.meter = Meter()
+        self.claims = Claims()
         self.dispatcher = Dispatcher(
-            endpoints=self.endpoints, pausing=self.pausing, claims=Claims(), sender=self.script, clock=self.clock,
+            endpoints=self.endpoints, pausing=self.pausing, claims=self.claims, sender=self.script, clock=self.clock,
             meter=self.meter,
         )  # fmt: skip
         self.offset = 0
@@ -73,7 +74,7 @@ class World:
     async def work(self, wanted: Delivery, **more: Any) -> list[Output]:
         record = read(delivery_output(wanted, **more), offset=self.offset)
         self.offset += 1
-        self.dispatcher.lane(record)
+        self.claims.see(record)
         return list(await self.dispatcher.work(record))
 
     async def fact(self, wanted: Delivery, **more: Any) -> Any:
@@ -237,6 +238,7 @@ async def test_an_overloaded_endpoint_gets_fewer_at_once() -> None:
 async def test_a_record_that_is_no_delivery_is_rejected(value: bytes) -> None:
     world = World()
     record = Written("deliveries", 0, 1, 0, None, value, (("source", b"events:0:1"),))
+    world.claims.see(record)
     world.dispatcher.lane(record)
     with pytest.raises(Reject):
         await world.dispatcher.work(record)

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from millrace_core import limits
 from millrace_core.clock import Clock, SystemClock
@@ -29,9 +29,10 @@ from millrace_kafka.membership import Membership
 from millrace_kafka.observer import Observer, Silent
 from millrace_kafka.producer import PlainProducer
 from millrace_kafka.progress import Progress, decode, encode
+from millrace_kafka.reader import Reader
 from millrace_kafka.restart import backoff_s, pause
 
-__all__ = ["Lane", "Lanes"]
+__all__ = ["Lane", "Lanes", "Memory"]
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,28 @@ ALONE_MAX = limits.UNCLEAN_DEATHS_MAX - 1
 
 Work = Callable[[Received], Awaitable[Sequence[Output]]]
 DeadLetterFacts = Callable[[Received, str], Sequence[Output]]
+
+
+class Memory(Protocol):
+    """What a service remembers of its own input from before the position: each new owner reads it back from the log.
+    Topics are named as in the records. None of it may raise."""
+
+    def begin(self, topic: str, partition: int) -> None:
+        """A partition is taken over: what was remembered of it no longer holds."""
+        ...
+
+    def recall(self, record: Received) -> None:
+        """A record from before the position, oldest first, a bounded number of them."""
+        ...
+
+    def see(self, record: Received) -> None:
+        """A record from the position on: each once, in log order, before its lane is asked for, and also those that an
+        earlier life has finished."""
+        ...
+
+    def forget(self, topic: str, partition: int) -> None:
+        """The partition is no longer this process's."""
+        ...
 
 
 class _Partition:
@@ -97,6 +120,8 @@ class Lanes:
         clock: Clock | None = None,
         instance: str | None = None,
         on_dead_letter: DeadLetterFacts | None = None,
+        memory: Memory | None = None,
+        read_back: Sequence[str] = (),
         in_flight_max: int = limits.LANES_IN_FLIGHT_MAX,
         buffered_max: int = limits.LANES_BUFFERED_MAX,
     ) -> None:
@@ -109,6 +134,8 @@ class Lanes:
         self._view = view
         self._clock = clock or SystemClock()
         self._on_dead_letter = on_dead_letter
+        self._memory = memory
+        self._read_back = frozenset(read_back)
         self._in_flight_max = in_flight_max
         self._buffered_max = buffered_max
         # Some inputs have transactional writers; on the others both ways of reading see the same.
@@ -222,7 +249,11 @@ class Lanes:
                 self._take(partition, partition.held.popleft())
 
     def _take(self, partition: _Partition, record: Received) -> None:
-        if record.offset < partition.progress.next or not partition.progress.taken(record.offset):
+        if record.offset < partition.progress.next:
+            return
+        if self._memory is not None:
+            self._memory.see(record)
+        if not partition.progress.taken(record.offset):
             return
         poison = None
         try:
@@ -444,6 +475,7 @@ class Lanes:
                 continue  # nobody else worked on it meanwhile
             if known is not None:
                 self._drop(known)
+            await self._remember(part, at[0])
             self._partitions[part] = self._open(part, at, ends[tp])
         # From here on, to be found by the next owner means that this one died.
         await self._commit(tuple(self._partitions.values()), is_clean=False)
@@ -456,9 +488,25 @@ class Lanes:
             self._suspects[part] = None
         return partition
 
+    async def _remember(self, part: Part, position: int) -> None:
+        """Read back what the memory needs: the last records before the position."""
+        if self._memory is None:
+            return
+        self._memory.begin(self._cluster.topic(part[0]), part[1])
+        if part[0] not in self._read_back:
+            return
+        async with Reader(self._cluster) as reader:
+            first = (await reader.starts([part]))[part]
+            first = max(first, position - limits.READ_BACK_RECORDS_MAX)
+            async for batch in reader.read({part: first}, {part: position}):
+                for record in batch:
+                    self._memory.recall(record)
+
     def _drop(self, partition: _Partition) -> None:
         """Work no more on it; what runs is cancelled, the next owner does it again."""
         self._partitions.pop(partition.part, None)
+        if self._memory is not None:
+            self._memory.forget(self._cluster.topic(partition.part[0]), partition.part[1])
         self._suspects.pop(partition.part, None)
         partition.held.clear()
         for job in partition.jobs.values():

@@ -8,8 +8,6 @@ is written exactly once, or one asked for by hand.
 One window for each input partition; nothing is kept elsewhere, a new owner rebuilds it by reading the log back.
 """
 
-from collections.abc import Iterable
-
 import msgspec
 
 from millrace_core import record
@@ -37,7 +35,7 @@ class _Partition:
 
 
 class Claims:
-    """The windows of the partitions this process owns."""
+    """The windows of the partitions this process owns. A `Memory` of its lanes."""
 
     def __init__(self) -> None:
         self._partitions: dict[tuple[str, int], _Partition] = {}
@@ -66,15 +64,18 @@ class Claims:
         partition = self._partitions.get((asked_by.topic, asked_by.partition))
         return "new" if partition is None else partition.verdicts.pop(asked_by.offset, "new")
 
-    def rebuild(self, topic: str, number: int, records: Iterable[Received]) -> None:
-        """Begin the partition's window anew with what the log holds before its position, oldest first."""
-        partition = self._partitions[topic, number] = _Partition()
-        for read in records:
-            source = record.parse_source(record.header(read, record.SOURCE))
-            id = None if source is None else _attempt_id(read)
-            if source is not None and id is not None:
-                partition.window.add(source, id, read.offset)
-            partition.next = read.offset + 1
+    def begin(self, topic: str, number: int) -> None:
+        """A partition is taken over: its window begins empty, and is rebuilt by `recall`."""
+        self._partitions[topic, number] = _Partition()
+
+    def recall(self, read: Received) -> None:
+        """A record that the log holds before the position, oldest first."""
+        partition = self._partitions[read.topic, read.partition]
+        partition.next = read.offset + 1
+        source = record.parse_source(record.header(read, record.SOURCE))
+        id = None if source is None else _attempt_id(read)
+        if source is not None and id is not None:
+            partition.window.add(source, id, read.offset)
 
     def forget(self, topic: str, number: int) -> None:
         """The partition went to another owner."""

@@ -6,12 +6,14 @@ from typing import Final
 import msgspec
 
 from millrace_core import ids, limits, record
+from millrace_core.errors import Reject
 from millrace_core.messages import (
     Delivery,
     DeliveryAttempted,
     DeliveryEnded,
     Raw,
     SetTimer,
+    decode,
     encode,
     encode_with_payload,
 )
@@ -22,6 +24,8 @@ FACTS = "delivery-facts"
 TIMERS = "timers"
 RETRIES: Final = "deliveries-tx"
 PURPOSE = "attempt"
+# Stands where the record that named the event cannot be read.
+UNKNOWN_EVENT = f"{ids.EVENT}_{0:032x}"
 
 
 def attempted(
@@ -67,6 +71,28 @@ def stale(asked_by: Received, delivery: Delivery, *, at: int) -> Sequence[Output
     """Too old to tell whether it was had before. The weakest end: any other fact stands over it."""
     reason = "the record that asked for it lies too far back to tell whether it was delivered already"
     return (_fact(asked_by, delivery, _ended(delivery, "stale", at, reason)),)
+
+
+def dead_lettered(asked_by: Received, reason: str, *, at: int) -> Sequence[Output]:
+    """The end of a delivery whose record was parked, as far as its value or its headers still name it."""
+    try:
+        delivery = decode(asked_by.value, Delivery)
+        ids.uuid_of(delivery.id)
+    except Reject:
+        named = [record.header(asked_by, name) or b"" for name in (record.ACCOUNT, record.ID)]
+        account, id, endpoint = (part.decode("utf-8", "replace") for part in (*named, asked_by.key or b""))
+        if not account or not all(map(_is_id, (id, endpoint))):
+            return ()
+        delivery = Delivery(id=id, account=account, endpoint=endpoint, event=UNKNOWN_EVENT, type="")
+    return (_fact(asked_by, delivery, _ended(delivery, "dead_lettered", at, reason)),)
+
+
+def _is_id(written: str) -> bool:
+    try:
+        ids.uuid_of(written)
+    except Reject:
+        return False
+    return True
 
 
 def _ended(delivery: Delivery, outcome: str, at: int, reason: str) -> bytes:

@@ -26,6 +26,8 @@ from millrace_runtime.metrics import Metrics
 from millrace_runtime.service import Context, Worker
 
 GROUP = "dispatcher"
+# Their writers write at least once; retries come from the scheduler, which writes each once.
+CLAIMED = ("deliveries", "deliveries-overflow")
 STATES: tuple[State, ...] = ("closed", "half_open", "open")
 
 
@@ -43,10 +45,11 @@ async def wire(settings: DispatcherSettings, context: Context) -> Mapping[str, W
     view = ControlView(cluster, followers={"endpoint": endpoints}, clock=context.clock, observer=context.observer)
     producer = PlainProducer(cluster, observer=context.observer)
     door = Egress(allow=allow)
+    claims = Claims()
     dispatcher = Dispatcher(
         endpoints=endpoints,
         pausing=pausing,
-        claims=Claims(),
+        claims=claims,
         sender=door,
         clock=context.clock,
         meter=Counted(context.metrics),
@@ -62,6 +65,9 @@ async def wire(settings: DispatcherSettings, context: Context) -> Mapping[str, W
         view=view,
         clock=context.clock,
         instance=settings.instance,
+        on_dead_letter=dispatcher.parked,
+        memory=claims,
+        read_back=CLAIMED,
     )
     context.stack.push_async_callback(door.close)
     context.stack.push_async_callback(producer.stop)

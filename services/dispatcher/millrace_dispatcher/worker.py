@@ -44,9 +44,7 @@ class Dispatcher:
         self._meter = meter
 
     def lane(self, asked_by: Received) -> Lane:
-        """The endpoint's lane: unordered, as wide as the endpoint allows and stands just now. Called for each record
-        when it is read, in the log's order."""
-        self._claims.see(asked_by)
+        """The endpoint's lane: unordered, as wide as the endpoint allows and stands just now."""
         account = (record.header(asked_by, record.ACCOUNT) or b"").decode("utf-8", "replace")
         id = (asked_by.key or b"").decode("utf-8", "replace")
         endpoint = self._endpoints.get(account, id)
@@ -76,6 +74,10 @@ class Dispatcher:
         if not self._pausing.admits((delivery.account, endpoint.id), now_ms) and not is_last:
             return self._put_off(asked_by, delivery, endpoint, now_ms)
         return await self._attempt(asked_by, delivery, endpoint, now_ms)
+
+    def parked(self, asked_by: Received, reason: str) -> Sequence[Output]:
+        """What is written beside the dead letter of a record: its delivery's end."""
+        return outputs.dead_lettered(asked_by, reason, at=self._clock.now_ms())
 
     async def _attempt(
         self, asked_by: Received, delivery: Delivery, endpoint: Prepared, now_ms: int

@@ -36,6 +36,7 @@ async def wire(settings: ExecutorSettings, context: Context) -> Mapping[str, Wor
         observer=context.observer,
         clock=context.clock,
         instance=settings.instance,
+        on_dead_letter=executor.parked,
     )
     context.stack.push_async_callback(door.close)
     context.stack.push_async_callback(producer.stop)

@@ -67,6 +67,26 @@ class Executor:
         )
         return (*(done.emits if done is not None else ()), _output(asked_by, result))
 
+    def parked(self, asked_by: Received, reason: str) -> Sequence[Output]:
+        """What is written beside the dead letter of a record: its attempt's result, so that its run does not wait."""
+        try:
+            step = decode(asked_by.value, Step)
+        except Reject:
+            return ()
+        return (_output(asked_by, self._failed(step, _error("dead_lettered", f"the step was parked: {reason}"))),)
+
+    def _failed(self, step: Step, error: ErrorInfo) -> StepResult:
+        now_ms = self._tools.clock.now_ms()
+        return StepResult(
+            run=step.run,
+            account=step.account,
+            node=step.node,
+            attempt=step.attempt,
+            started_at=now_ms,
+            duration_ms=0.0,
+            error=error,
+        )
+
     async def _run(self, step: Step, asked_by: Received) -> tuple[Done | None, ErrorInfo | None]:
         """The one place where what went wrong becomes an error with a code."""
         node = self._nodes.get(step.type)
