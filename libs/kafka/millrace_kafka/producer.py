@@ -116,7 +116,7 @@ class PlainProducer:
     async def write(self, outputs: Sequence[Output]) -> list[Metadata]:
         """Return when every output is acked, with where each stands. All are checked before any is sent: Reject means
         that nothing was. Retry means that any of them may be on the log or not. Cancelling does not take them back."""
-        places = [self._routing.place(output) for output in outputs]
+        places = [self._place(output) for output in outputs]
         if self._why_away is not None:
             raise Retry(self._why_away)
         marks = []
@@ -138,10 +138,16 @@ class PlainProducer:
         """Raises Reject for what could never be written, so that a caller learns it before it depends on it."""
         self._routing.place(output)
 
+    def _place(self, output: Output) -> tuple[Place, int]:
+        try:
+            return self._routing.place(output)
+        except Retry as error:
+            raise Retry(self._why_away or str(error)) from error
+
     def submit(self, output: Output) -> asyncio.Future[Metadata]:
         """Queue one record; the future has its place, or Retry. Raises Reject or Retry at once when it cannot be
         queued. What is submitted within one loop turn travels together."""
-        place, partition = self._routing.place(output)
+        place, partition = self._place(output)
         if self._why_away is not None:
             raise Retry(self._why_away)
         batch = self._append(place, partition, output)
