@@ -70,6 +70,7 @@ class RunRow:
         if strength <= self.strength:
             return False
         self.status, self.strength = status, strength
+        self.output = self.error_code = self.error_message = self.ended_at = None
         return True
 
     def row(self) -> Row:
@@ -133,7 +134,7 @@ class StepRow:
         if (attempt, status != "running") <= (self.attempts, self.status != "running"):
             return False
         self.status, self.attempts = status, attempt
-        self.retry_at = self.error_code = self.error_message = None
+        self.retry_at = self.error_code = self.error_message = self.ended_at = self.output = None
         return True
 
     def row(self) -> Row:
@@ -247,6 +248,7 @@ class DeliveryRow:
         if strength <= self.strength and not is_later_retry:
             return False
         self.status, self.strength = status, strength
+        self.next_attempt_at = self.last_status = self.error_code = self.error_message = self.ended_at = None
         return True
 
     def row(self) -> Row:

@@ -1,0 +1,119 @@
+"""Any way of cutting the log into batches, and any order between its partitions, gives the same rows.
+
+The records of a story are dealt to Postgres in random batches that keep only the order inside each partition; facts
+come before the rows they speak of, attempts and outcomes come twice, ends contradict each other.
+"""
+
+from collections.abc import Sequence
+
+import asyncpg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from millrace_core.clock import SystemClock
+from millrace_core.messages import DeliveryEnded, RunEnded
+from millrace_core.record import Output, Received
+from millrace_kafka.observer import Silent
+from millrace_kafka.topics import short_name
+from millrace_projector.batches import Batches
+from millrace_projector.handlers import TOPICS
+from millrace_projector.ports import Untold
+from millrace_projector.tables import TABLES
+from millrace_store.migrations import migrate
+from millrace_store.projection import Place, Projection
+from tests.support import projecting, story
+
+TELLER = story.Teller()
+
+
+class NoLetters:
+    async def write(self, outputs: Sequence[Output]) -> None:
+        raise AssertionError("nothing here is refused")
+
+
+def stale(n: int) -> list[Output]:
+    run = RunEnded(run=TELLER.run_id(n), account=story.ACCOUNT_ID, at=story.T0 + 77, outcome="stale")
+    delivery = DeliveryEnded(
+        delivery=TELLER.delivery_id(n),
+        account=story.ACCOUNT_ID,
+        endpoint=story.ENDPOINT,
+        event=TELLER.event_id(n),
+        at=story.T0 + 77,
+        outcome="stale",
+        reason="below the window",
+    )
+    return [
+        story.output("run-facts", TELLER.run_id(n), run),
+        story.output("delivery-facts", TELLER.delivery_id(n), delivery),
+    ]
+
+
+def told() -> list[Received]:
+    outputs = [
+        *TELLER.whole(0),
+        *TELLER.whole(1),
+        *stale(1),  # after its end
+        TELLER.event(1),  # a repeat of its uniqueKey
+        TELLER.matched(1),
+        TELLER.delivery(1, attempt=2, topic="deliveries-tx"),
+        TELLER.attempted(1, "failed", attempt=2, status=500),  # the attempt was made twice
+        *stale(2),  # before anything else is known
+        TELLER.start_run(2),
+        *TELLER.run_facts(2)[:4],
+        TELLER.delivery(2),
+        TELLER.attempted(2, "retrying", status=429),
+    ]
+    return story.received(outputs)
+
+
+RECORDS = told()
+PLACES = sorted({(short_name(record.topic), record.partition) for record in RECORDS})
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> list[list[int]]:
+    """All records, by number, in batches; each takes some of the next records of some partitions."""
+    queues: dict[Place, list[int]] = {place: [] for place in PLACES}
+    for number, record in enumerate(RECORDS):
+        queues[short_name(record.topic), record.partition].append(number)
+    cut: list[list[int]] = []
+    while left := [place for place in PLACES if queues[place]]:
+        taken: list[int] = []
+        for place in draw(st.lists(st.sampled_from(left), min_size=1, max_size=4, unique=True)):
+            count = draw(st.integers(1, len(queues[place])))
+            taken += queues[place][:count]
+            del queues[place][:count]
+        cut.append(taken)
+    return cut
+
+
+async def dealt(database: str, cut: list[list[int]]) -> dict[str, list[tuple[object, ...]]]:
+    connection = await asyncpg.connect(database)
+    try:
+        await connection.execute(f"TRUNCATE read.positions, {', '.join(f'read.{table.name}' for table in TABLES)}")
+        projection = Projection()
+        await projection.begin(connection, {(topic, number): 0 for topic in TOPICS for number in range(3)})
+        writer = Batches(projection, letters=NoLetters(), observer=Silent(), told=Untold(), clock=SystemClock())
+        await writer.reload(connection)
+        for numbers in cut:
+            records = [RECORDS[number] for number in numbers]
+            ends: dict[Place, int] = {}
+            for record in records:
+                ends[short_name(record.topic), record.partition] = record.offset + 1
+            await writer.write(connection, records, ends)
+        return await projecting.tables(database)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+async def migrated(database: str) -> str:
+    await migrate(database)
+    return database
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cut=batches())
+async def test_any_cut_gives_the_rows_of_one_batch(migrated: str, cut: list[list[int]]) -> None:
+    assert await dealt(migrated, cut) == await dealt(migrated, [list(range(len(RECORDS)))])
