@@ -172,6 +172,8 @@ class IdempotentProcessor:
 
     async def _take(self, batches: dict[Part, list[Received]], polled_at: float) -> None:
         async with self._gate:
+            if self._is_between or self._changed.is_set():
+                return  # they are read again from where `_adopt` sets the feed
             mine = {}
             for (_, number), records in batches.items():
                 partition = self._partitions.get(number)

@@ -395,6 +395,8 @@ class Lanes:
     async def _commit_often(self) -> None:
         while True:
             await asyncio.sleep(COMMIT_EVERY_S)
+            if self._is_between or self._changed.is_set():
+                continue  # what is held may be another's by now, and further than ours
             mine = [each for each in self._partitions.values() if each.part in self._owned]
             try:
                 await self._commit(mine, is_clean=False)
