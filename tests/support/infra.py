@@ -7,7 +7,7 @@ images that `deploy/images.env` pins. Nothing is imported, started or needed bef
 import os
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import asyncpg
@@ -44,7 +44,7 @@ async def kafka_server() -> AsyncIterator[str]:
             yield kafka.bootstrap
         finally:
             await kafka.kill()
-            shutil.rmtree(kafka.home, ignore_errors=True)
+            _drop(kafka.home)
 
 
 @asynccontextmanager
@@ -64,7 +64,7 @@ async def postgres_server() -> AsyncIterator[str]:
             yield postgres.dsn()
         finally:
             await postgres.kill()
-            shutil.rmtree(postgres.home, ignore_errors=True)
+            _drop(postgres.home)
 
 
 async def execute(dsn: str, statement: str) -> None:
@@ -97,6 +97,13 @@ def own_home() -> Path:
     home = HOMES / str(os.getpid())
     home.mkdir(parents=True, exist_ok=True)
     return home
+
+
+def _drop(home: Path) -> None:
+    shutil.rmtree(home, ignore_errors=True)
+    with suppress(OSError):
+        # Empty when the other server's folder is gone too.
+        home.parent.rmdir()
 
 
 def _runs(pid: int) -> bool:

@@ -59,9 +59,10 @@ class Child:
         return await self.kill()
 
     async def kill(self) -> int:
-        """SIGKILL to the whole group, and wait."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        """SIGKILL to the whole group, and wait. Its number is not touched once it has ended: it may be another's."""
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
         return await self._process.wait()
 
     def log_tail(self) -> str:
