@@ -72,7 +72,14 @@ class Connection(asyncio.Protocol):
             return
         head = self._buffer[:end].lower()
         at = head.find(b"content-length:")
-        length = int(head[at + 15 : head.find(b"\r\n", at) if head.find(b"\r\n", at) > 0 else None]) if at >= 0 else 0
+        if at >= 0:
+            stop = head.find(b"\r\n", at)
+            length = int(head[at + 15 : stop if stop > 0 else None])
+        elif b"chunked" in head:
+            last = self._buffer.find(b"0\r\n\r\n", end + 4)
+            length = last + 5 - end - 4 if last >= 0 else len(self._buffer)
+        else:
+            length = 0
         if len(self._buffer) < end + 4 + length:
             return
         if self._buffer[9:10] == b"2":
