@@ -11,7 +11,7 @@ cancelled. Not here: order and fairness (`lane_queues`), retries that outlive th
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from millrace_core import limits
@@ -124,6 +124,7 @@ class Lanes:
         read_back: Sequence[str] = (),
         in_flight_max: int = limits.LANES_IN_FLIGHT_MAX,
         buffered_max: int = limits.LANES_BUFFERED_MAX,
+        topic_buffered_max: Mapping[str, int] | None = None,
     ) -> None:
         self._cluster = cluster
         self._group = group
@@ -138,6 +139,7 @@ class Lanes:
         self._read_back = frozenset(read_back)
         self._in_flight_max = in_flight_max
         self._buffered_max = buffered_max
+        self._topic_buffered_max = topic_buffered_max or {}
         # Some inputs have transactional writers; on the others both ways of reading see the same.
         self._feed = Feed(cluster, read_committed=True)
         self._membership = Membership(
@@ -149,7 +151,8 @@ class Lanes:
             on_revoked=self._revoked,
             observer=self._observer,
         )
-        self._queues: LaneQueues[_Item] = LaneQueues()
+        # A quarter is left to others, however much slow work one account has.
+        self._queues: LaneQueues[_Item] = LaneQueues(account_max=max(1, in_flight_max * 3 // 4))
         self._partitions: dict[Part, _Partition] = {}
         self._stopped: dict[Part, str] = {}
         self._suspects: dict[Part, None] = {}
@@ -180,21 +183,27 @@ class Lanes:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop`; then begin nothing new, finish what runs within a bound, commit, and give all back."""
-        leave = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                member = tasks.create_task(self._membership.run(leave))
-                committer = tasks.create_task(self._commit_often())
-                await self._take_in(stop)
-                await self._drain()
-                committer.cancel()
-                leave.set()
-                await asyncio.wait([member])
-                for partition in tuple(self._partitions.values()):
-                    self._drop(partition)
+                try:
+                    await self._live(tasks, stop)
+                finally:
+                    self._is_draining = True  # a group that ends takes no more tasks
         finally:
             await self._feed.stop()
+
+    async def _live(self, tasks: asyncio.TaskGroup, stop: asyncio.Event) -> None:
+        leave = asyncio.Event()
+        member = tasks.create_task(self._membership.run(leave))
+        committer = tasks.create_task(self._commit_often())
+        await self._take_in(stop)
+        await self._drain()
+        committer.cancel()
+        leave.set()
+        await asyncio.wait([member])
+        for partition in tuple(self._partitions.values()):
+            self._drop(partition)
 
     # ── taking in ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -226,6 +235,7 @@ class Lanes:
             await pause(self._room, POLL_S)
             return
         full = [part for part, each in self._partitions.items() if each.held or each.progress.is_full()]
+        full += self._parts_over_their_share()
         # `Feed.set` forgets what was paused, so this is said again in every round, after a rebalance too.
         self._feed.pause(full)
         self._feed.resume(part for part in self._partitions if part not in full)
@@ -242,6 +252,15 @@ class Lanes:
             if partition.suspect_until is not None and partition.progress.position >= partition.suspect_until:
                 self._acquit(partition)  # there was nothing but markers
         self._begin()
+
+    def _parts_over_their_share(self) -> list[Part]:
+        """The partitions of topics that hold as much of the buffer as they may: they must not keep others out."""
+        over: list[Part] = []
+        for topic, share in self._topic_buffered_max.items():
+            own = [each for part, each in self._partitions.items() if part[0] == topic]
+            if sum(len(each.progress) + len(each.held) for each in own) >= share:
+                over += [each.part for each in own]
+        return over
 
     def _release_held(self) -> None:
         for partition in self._partitions.values():
