@@ -23,6 +23,7 @@ from millrace_meter.windows import WINDOW_MS, Counts, Key, LastWindow, OpenWindo
 
 CLOSE_EVERY_S = 1.0
 TABLE = "windows"
+SETTLE_S_MAX = 5.0
 
 
 class Told(Protocol):
@@ -88,15 +89,20 @@ class MeterAgents:
             "key_serializer": "raw",
             "value_serializer": "raw",
         }
-        self._table: Any = self.app.Table(
-            TABLE,
+        changelog = self.app.topic(
+            names.changelog,
+            key_serializer="json",
+            value_serializer="json",
             partitions=partitions,
-            on_recover=self._recovered,
-            changelog_topic=self.app.topic(
-                names.changelog, key_serializer="json", value_serializer="json", acks=False, internal=True,
-                partitions=partitions, allow_empty=True, maxsize=131_072,
-            ),
-        ).tumbling(limits.METER_WINDOW_S, expires=limits.METER_KEPT_S)  # fmt: skip
+            acks=False,
+            internal=True,
+            allow_empty=True,
+            maxsize=131_072,
+        )
+        table = self.app.Table(TABLE, partitions=partitions, on_recover=self._recovered, changelog_topic=changelog)
+        self._table: Any = table.tumbling(limits.METER_WINDOW_S, expires=limits.METER_KEPT_S)
+        # Once more: `tumbling` gives the table a changelog of Faust's own naming.
+        table.changelog_topic = changelog
         self.app.agent(self.app.topic(names.tallies, **raw), concurrency=1, name="tallies")(self._count)
         self.app.timer(interval=CLOSE_EVERY_S)(self._close)
 
@@ -117,10 +123,25 @@ class MeterAgents:
         try:
             await self.app.start()
             await self.app.wait(stop.wait())
+            if not self.app.should_stop:
+                await self._settle()
         finally:
             await self.app.stop()
         if self.app.crashed:
             raise Retry(f"Faust crashed: {self.app.crash_reason!r}") from self.app.crash_reason
+
+    async def _settle(self) -> None:
+        """Take no more, finish what was taken, and commit when its changes are on the changelog: Faust's own stop does
+        the last two in no order, and the next life would count the last tally twice or not at all."""
+        consumer: Any = self.app.consumer
+        try:
+            async with asyncio.timeout(SETTLE_S_MAX):
+                consumer.pause_partitions(consumer.assignment())
+                await consumer.wait_empty()
+                await self.app.producer.flush()
+                await consumer.commit()
+        except Exception as error:
+            self._told.failed(f"stopped before everything was committed: {type(error).__name__}: {error}")
 
     async def _count(self, stream: Any) -> None:
         async for event in stream.events():
