@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
@@ -46,6 +47,16 @@ async def migrated(database: str) -> AsyncIterator[Database]:
         yield Database(pool)
 
 
+@asynccontextmanager
+async def running(database: Database, view: View, *, wait_s: float = 15.0) -> AsyncIterator[Changes]:
+    """Changes with their worker."""
+    changes, stop = Changes(database, view, SystemClock(), wait_s=wait_s), asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(changes.run(stop))
+        yield changes
+        stop.set()
+
+
 async def publish(database: str, position: int) -> None:
     connection = await asyncpg.connect(database)
     try:
@@ -54,44 +65,39 @@ async def publish(database: str, position: int) -> None:
         await connection.close()
 
 
+async def give_up_order(changes: Changes) -> int | None:
+    async with changes.begin() as change:
+        await accounts.set_unordered(change, "a", ["e:a/b"])
+    return change.position
+
+
 async def test_a_change_returns_when_the_view_has_passed_it(migrated: Database, database: str) -> None:
     view = View()
-    changes = Changes(migrated, view, SystemClock())
-
-    async def change() -> int | None:
-        async with changes.begin() as change:
-            await accounts.set_unordered(change, "a", ["e:a/b"])
-        return change.position
-
-    asked = asyncio.ensure_future(change())
-    await asyncio.sleep(0.05)
-    assert not asked.done(), "the relay has not published it"
-    await publish(database, 7)
-    await eventually(lambda: view.asked == [7])
-    assert not asked.done(), "the view has not passed it"
-    view.position = 7
-    assert await asked == 7
+    async with running(migrated, view) as changes:
+        asked = asyncio.ensure_future(give_up_order(changes))
+        await asyncio.sleep(0.05)
+        assert not asked.done(), "the relay has not published it"
+        await publish(database, 7)
+        await eventually(lambda: view.asked == [7])
+        assert not asked.done(), "the view has not passed it"
+        view.position = 7
+        assert await asked == 7
 
 
 @pytest.mark.parametrize("published", [False, True], ids=["no relay", "a view that stands still"])
 async def test_a_change_that_takes_too_long_stands(migrated: Database, database: str, published: bool) -> None:
-    changes = Changes(migrated, View(), SystemClock(), wait_s=0.3)
-
-    async def change() -> None:
-        async with changes.begin() as change:
-            await accounts.set_unordered(change, "a", ["e:a/b"])
-
-    asked = asyncio.ensure_future(change())
-    if published:
+    async with running(migrated, View(), wait_s=0.5) as changes:
+        asked = asyncio.ensure_future(give_up_order(changes))
 
         async def waits() -> bool:
             async with migrated.asking() as connection:
                 return bool(await connection.fetchval("SELECT count(*) FROM control.control_outbox"))
 
         await eventually(waits)
-        await publish(database, 7)
-    with pytest.raises(NotYetInForce) as raised:
-        await asked
+        if published:
+            await publish(database, 7)
+        with pytest.raises(NotYetInForce) as raised:
+            await asked
     assert raised.value.ids == ("a",)
     async with migrated.asking() as connection:
         assert (await accounts.get(connection, "a")).unordered == ["e:a/b"]

@@ -1,5 +1,6 @@
 """The API's composition: Postgres, control view, relay, producer, what waits for the read models, HTTP server."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 
@@ -82,13 +83,31 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
     context.metrics.watch(metric_defs.CONTROL_AGE_SECONDS, view.fresh_age_s)
     context.metrics.watch(metric_defs.CONTROL_POSITION, lambda: view.position)
     context.metrics.watch(metric_defs.CONTROL_ENTRIES, lambda: len(keys), "key")
-    return {
-        "control": view.run,
-        "relay": relay.run,
-        "arrivals": arrivals.run,
-        "retirement": SecretRetirement(api.changes, context.log).run,
-        "http": server.run,
-    }
+    return served_first(
+        server.run,
+        control=view.run,
+        relay=relay.run,
+        changes=api.changes.run,
+        arrivals=arrivals.run,
+        retirement=SecretRetirement(api.changes, context.log).run,
+    )
+
+
+def served_first(serve: Worker, **behind: Worker) -> Mapping[str, Worker]:
+    """Workers of which those behind the server are told to stop when its last request is answered: a change that was
+    made still gets into force, and its caller hears so."""
+    drained = asyncio.Event()
+
+    async def http(stop: asyncio.Event) -> None:
+        try:
+            await serve(stop)
+        finally:
+            drained.set()
+
+    def later(worker: Worker) -> Worker:
+        return lambda _: worker(drained)
+
+    return {"http": http} | {name: later(worker) for name, worker in behind.items()}
 
 
 class EndsReader:

@@ -8,11 +8,9 @@ Nobody waits longer than 2 s, and nobody holds a connection while waiting.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Generic, TypeVar
 
-from millrace_api.application.problems import Unavailable
+from millrace_api.application.sharing import Shared
 from millrace_core import limits
-from millrace_core.errors import Retry
 
 Part = tuple[str, int]
 """A partition: the topic's catalogue name, and its number."""
@@ -35,50 +33,6 @@ PROJECTED = frozenset(
     }
 )
 """What read models are made of. A position on another topic (`control`: its tables are written first) is passed."""
-
-T = TypeVar("T")
-
-
-class Shared(Generic[T]):
-    """One question for all who ask within 10 ms. An answer was always asked for after its askers came."""
-
-    def __init__(self, ask: Callable[[], Awaitable[T]]) -> None:
-        self._ask = ask
-        self._waiting: list[asyncio.Future[T]] = []
-        self._wanted = asyncio.Event()
-
-    async def get(self) -> T:
-        """The answer. Raises Unavailable when nobody could give one."""
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        self._wanted.set()
-        return await future
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """The worker: asks while somebody waits."""
-        while not stop.is_set():
-            await _either(self._wanted, stop)
-            self._wanted.clear()
-            waiting, self._waiting = self._waiting, []
-            if waiting:
-                await self._answer(waiting)
-                await _stopped_within(stop, limits.POSITION_READ_EVERY_S)
-        for future in self._waiting:
-            _fail(future, Unavailable("The API is shutting down. Try again."))
-
-    async def _answer(self, waiting: list[asyncio.Future[T]]) -> None:
-        try:
-            async with asyncio.timeout(limits.READ_YOUR_WRITES_S_MAX):
-                answer = await self._ask()
-        except (Retry, Unavailable, TimeoutError):
-            for future in waiting:
-                _fail(
-                    future, Unavailable("It cannot be told right now how far the read models are. Try again shortly.")
-                )
-            return
-        for future in waiting:
-            if not future.done():
-                future.set_result(answer)
 
 
 class Arrivals:
@@ -127,25 +81,3 @@ class Arrivals:
             reached = await self._reached.get()
             if all(reached.get(part, 0) >= target for part, target in awaited.items()):
                 return
-
-
-async def _either(one: asyncio.Event, other: asyncio.Event) -> None:
-    tasks = [asyncio.ensure_future(event.wait()) for event in (one, other)]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
-async def _stopped_within(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        pass
-
-
-def _fail(future: "asyncio.Future[T]", error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)

@@ -7,7 +7,7 @@ ends in NotYetInForce: the change stands all the same. Not here: the relay (`mil
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,6 +15,7 @@ from typing import Protocol
 
 from millrace_api.application.database import Database
 from millrace_api.application.problems import NotYetInForce, Unavailable
+from millrace_api.application.sharing import Shared
 from millrace_core import limits
 from millrace_core.clock import Clock
 from millrace_core.errors import Retry
@@ -24,6 +25,10 @@ from millrace_store.pool import Connection
 
 _SQL = queries.load("api/positions")
 POLL_S = 0.005
+AWAY_S = 0.2
+
+Name = tuple[str, str, str, int]
+"""One version of one aggregate: kind, account, id, version."""
 
 
 class View(Protocol):
@@ -60,6 +65,12 @@ class Changes:
         self._view = view
         self._clock = clock
         self._wait_s = wait_s
+        self._pending: set[Name] = set()
+        self._positions = Shared(self._ask, every_s=POLL_S)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """The worker: asks for all open changes at once whether the relay has published them."""
+        await self._positions.run(stop)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Change]:
@@ -83,18 +94,28 @@ class Changes:
 
     async def _published(self, entries: Sequence[Entry]) -> int:
         """The position behind the last of them, once the relay has given all of them one."""
-        columns = (
-            [entry.kind for entry in entries],
-            [entry.account for entry in entries],
-            [entry.id for entry in entries],
-            [entry.version for entry in entries],
-        )
-        while True:
-            try:
-                async with self._database.asking() as connection:
-                    rows = await connection.fetch(_SQL["published_positions"], *columns)
-            except Unavailable:
-                rows = []
-            if len(rows) == len(entries):
-                return max(int(row["published_position"]) for row in rows)
-            await asyncio.sleep(POLL_S)
+        wanted = {_name(entry) for entry in entries}
+        self._pending |= wanted
+        try:
+            while True:
+                try:
+                    found = await self._positions.get()
+                except Unavailable:  # the change stands: only the answer can wait
+                    await asyncio.sleep(AWAY_S)
+                    continue
+                if wanted <= found.keys():
+                    return max(found[name] for name in wanted)
+        finally:
+            self._pending -= wanted
+
+    async def _ask(self) -> Mapping[Name, int]:
+        pending = list(self._pending)
+        async with self._database.asking() as connection:
+            rows = await connection.fetch(_SQL["published_positions"], *zip(*pending, strict=True))
+        return {
+            (row["kind"], row["account"], row["aggregate"], row["version"]): row["published_position"] for row in rows
+        }
+
+
+def _name(entry: Entry) -> Name:
+    return entry.kind, entry.account, entry.id, entry.version
