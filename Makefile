@@ -21,7 +21,7 @@ help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 dev: $(INSTALLED) ## Kafka, Postgres, every service and a demo account on this machine; Ctrl-C stops them
-	@exec $(PY) -m millrace_devstack dev
+	@exec $(PY) -m millrace_devstack dev --with-parent
 
 demo: $(INSTALLED) ## Send real input through a running `make dev` and show what happened
 	@exec $(PY) -m millrace_cli demo

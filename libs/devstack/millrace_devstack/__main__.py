@@ -1,12 +1,14 @@
 """`python -m millrace_devstack dev` runs the platform; `stopped` fails while one runs; `fetch` fills the cache."""
 
+import os
+import signal
 import sys
 
-from millrace_devstack import cache, dev, state
+from millrace_devstack import cache, dev, launch, state
 from millrace_devstack.errors import StackError
 from millrace_devstack.options import Options
 
-USAGE = "usage: python -m millrace_devstack dev | stopped | fetch"
+USAGE = "usage: python -m millrace_devstack dev [--with-parent] | stopped | fetch"
 
 
 def main(arguments: list[str]) -> int:
@@ -14,6 +16,10 @@ def main(arguments: list[str]) -> int:
     try:
         match arguments:
             case ["dev"]:
+                return dev.main()
+            case ["dev", "--with-parent"]:
+                # Under make, which may be killed and would leave us behind.
+                launch.bind_to(os.getppid(), signal.SIGTERM)
                 return dev.main()
             case ["stopped"]:
                 state.Home(Options.from_environment().home).require_stopped()

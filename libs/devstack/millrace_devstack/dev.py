@@ -18,6 +18,8 @@ from millrace_devstack.options import Options, Programs
 from millrace_devstack.stack import Stack
 
 EXIT_HURRIED = 130
+# One request to stop may come twice: from the terminal's process group, and passed on by make.
+SAME_REQUEST_S = 1.0
 
 
 async def _run(options: Options, programs: Programs, say: Callable[[str], None]) -> None:
@@ -25,13 +27,17 @@ async def _run(options: Options, programs: Programs, say: Callable[[str], None])
     with home.exclusive():
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
+        first = 0.0
 
         def asked() -> None:
-            if stop.is_set():
-                # Asked twice: leave now. The kernel ends every child with us.
+            nonlocal first
+            if not stop.is_set():
+                first = loop.time()
+                stop.set()
+            elif loop.time() - first > SAME_REQUEST_S:
+                # Asked again: leave now. The kernel ends every child with us.
                 home.dev_json.unlink(missing_ok=True)
                 os._exit(EXIT_HURRIED)
-            stop.set()
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, asked)
