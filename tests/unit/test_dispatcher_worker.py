@@ -19,7 +19,9 @@ from millrace_core.record import CONTROL, Output, Written, header, payload_bytes
 from millrace_dispatcher.claims import Claims
 from millrace_dispatcher.endpoints import Endpoints
 from millrace_dispatcher.pausing import Pausing
+from millrace_dispatcher.shares import Shares
 from millrace_dispatcher.worker import Dispatcher
+from millrace_kafka.lanes import Lane
 from millrace_runtime.egress import Answer, OutgoingFailed
 from tests.support.dispatching import (
     ACC,
@@ -66,15 +68,20 @@ class World:
         self.meter = Meter()
         self.claims = Claims()
         self.dispatcher = Dispatcher(
-            endpoints=self.endpoints, pausing=self.pausing, claims=self.claims, sender=self.script, clock=self.clock,
+            endpoints=self.endpoints,
+            pausing=self.pausing,
+            claims=self.claims,
+            shares=Shares(partition_room=6),
+            sender=self.script,
+            clock=self.clock,
             meter=self.meter,
-        )  # fmt: skip
+        )
         self.offset = 0
 
     async def work(self, wanted: Delivery, **more: Any) -> list[Output]:
         record = read(delivery_output(wanted, **more), offset=self.offset)
         self.offset += 1
-        self.claims.see(record)
+        self.dispatcher.see(record)
         return list(await self.dispatcher.work(record))
 
     async def fact(self, wanted: Delivery, **more: Any) -> Any:
@@ -238,7 +245,7 @@ async def test_an_overloaded_endpoint_gets_fewer_at_once() -> None:
 async def test_a_record_that_is_no_delivery_is_rejected(value: bytes) -> None:
     world = World()
     record = Written("deliveries", 0, 1, 0, None, value, (("source", b"events:0:1"),))
-    world.claims.see(record)
+    world.dispatcher.see(record)
     world.dispatcher.lane(record)
     with pytest.raises(Reject):
         await world.dispatcher.work(record)
@@ -250,3 +257,45 @@ async def test_what_the_receiver_says_is_kept_up_to_a_bound_and_as_text() -> Non
     fact = await World(Answer(200, [], b"\x00\xff" + b"x" * 100_000)).fact(delivery_of())
     assert len(fact.response.encode()) <= limits.RESPONSE_KEPT_BYTES_MAX + 8
     assert "\x00" not in fact.response
+
+
+def told(world: World, wanted: Delivery, *, offset: int, topic: str = "millrace.deliveries.v1") -> tuple[Written, Lane]:
+    output = delivery_output(wanted, source=offset)
+    record = Written(topic, 0, offset, 0, output.key, output.value, output.headers)
+    world.dispatcher.see(record)
+    return record, world.dispatcher.lane(record)
+
+
+async def test_what_is_more_than_an_account_s_share_is_moved_as_it_is() -> None:
+    world = World()
+    waiting = [told(world, delivery_of(n), offset=n) for n in range(5)]
+    assert [lane.key for _, lane in waiting] == [ENDPOINT] * 3 + [None] * 2
+    for record, _ in waiting[3:]:
+        (moved,) = await world.dispatcher.work(record)
+        assert (moved.topic, moved.key, moved.value, moved.headers) == (
+            "deliveries-overflow", record.key, record.value, record.headers,
+        )  # fmt: skip
+    assert world.script.sent == []
+    other = told(world, delivery_of(9, account="acc_2"), offset=9)[1]
+    assert (other.account, other.key) == ("acc_2", ENDPOINT)
+    for record, _ in waiting[:3]:
+        await world.dispatcher.work(record)
+    assert told(world, delivery_of(10), offset=10)[1].key == ENDPOINT
+
+
+async def test_what_was_moved_is_delivered_from_there() -> None:
+    world = World()
+    for n in range(5):
+        told(world, delivery_of(n), offset=n)
+    record, lane = told(world, delivery_of(4), offset=0, topic="millrace.deliveries-overflow.v1")
+    assert lane.key == ENDPOINT
+    (fact,) = await world.dispatcher.work(record)
+    assert decode(fact.value, DeliveryAttempted).outcome == "succeeded"
+
+
+def test_what_another_owner_took_over_is_no_longer_counted() -> None:
+    world = World()
+    for n in range(3):
+        told(world, delivery_of(n), offset=n)
+    world.dispatcher.forget("millrace.deliveries.v1", 0)
+    assert told(world, delivery_of(7), offset=7)[1].key == ENDPOINT

@@ -53,6 +53,11 @@ RESTART_BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 # ── lanes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 LANES_IN_FLIGHT_MAX = 256
 LANES_BUFFERED_MAX = 2_000
+# The dispatcher shares these out among accounts; what is more moves to deliveries-overflow, which has the rest of the
+# buffer. A partition's: so many open records fit the commit's metadata even if every second one of 2 M is done.
+DELIVERIES_BUFFERED_MAX = LANES_BUFFERED_MAX * 3 // 4
+DELIVERIES_PARTITION_MAX = 500
+OVERFLOW_BUFFERED_MAX = LANES_BUFFERED_MAX // 4
 COMMIT_METADATA_BYTES_MAX = 4_096
 UNCLEAN_DEATHS_MAX = 3
 
@@ -150,3 +155,5 @@ assert 3 * STEPS_RELEASED_MAX <= LANES_BUFFERED_MAX, "no account may fill the ex
 assert BATCH_HELD_S_MAX <= SESSION_TIMEOUT_S, "a batch is thrown away before its partition can have another owner"
 assert HEARTBEAT_S * 3 <= SESSION_TIMEOUT_S, "three heartbeats may be lost"
 assert RELAY_POLL_S * 4 < RELAY_SESSION_S, "a relay that lives always speaks before its session is ended"
+assert DELIVERIES_BUFFERED_MAX + OVERFLOW_BUFFERED_MAX <= LANES_BUFFERED_MAX, "overflow does not keep deliveries out"
+assert (DELIVERIES_PARTITION_MAX + 2) * 6 <= (COMMIT_METADATA_BYTES_MAX - 8) * 3 // 4, "open records fit the metadata"

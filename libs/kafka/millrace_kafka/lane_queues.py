@@ -44,12 +44,13 @@ class _Lane(Generic[T]):
 
 
 class _Account(Generic[T]):
-    __slots__ = ("is_ready", "lanes", "name", "ready")
+    __slots__ = ("is_ready", "lanes", "name", "ready", "running")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.lanes: dict[str, _Lane[T]] = {}
         self.ready: deque[_Lane[T]] = deque()
+        self.running = 0
         self.is_ready = False
 
 
@@ -65,9 +66,11 @@ class Job(Generic[T]):
 
 
 class LaneQueues(Generic[T]):
-    """`add` what is to be done, `begin` the next, tell when it is `over`."""
+    """`add` what is to be done, `begin` the next, tell when it is `over`. At most `account_max` pieces of one account
+    run at once, so that slow work of one leaves room for the others."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, account_max: int = limits.LANES_IN_FLIGHT_MAX) -> None:
+        self._account_max = account_max
         self._accounts: dict[str, _Account[T]] = {}
         self._turn: deque[_Account[T]] = deque()
 
@@ -92,6 +95,8 @@ class LaneQueues(Generic[T]):
         while self._turn:
             account = self._turn.popleft()
             account.is_ready = False
+            if account.running >= self._account_max:
+                continue  # `over` brings it back
             job = self._begin_of(account)
             if account.ready and not account.is_ready:
                 account.is_ready = True
@@ -111,6 +116,7 @@ class LaneQueues(Generic[T]):
                 continue
             job = lane.waiting.popleft()
             lane.running += 1
+            account.running += 1
             self._offer(lane)
             return job
         return None
@@ -118,8 +124,13 @@ class LaneQueues(Generic[T]):
     def over(self, job: Job[T]) -> None:
         """Work that `begin` gave out has ended."""
         lane = job._lane
+        account = lane.account
         lane.running -= 1
+        account.running -= 1
         self._offer(lane)
+        if account.ready and not account.is_ready:
+            account.is_ready = True
+            self._turn.append(account)
         self._forget(lane)
 
     def _offer(self, lane: _Lane[T]) -> None:
@@ -137,5 +148,5 @@ class LaneQueues(Generic[T]):
         account = lane.account
         if lane.key is not None and account.lanes.get(lane.key) is lane:
             del account.lanes[lane.key]
-        if not account.lanes and not account.ready:
+        if not account.lanes and not account.ready and not account.running:
             self._accounts.pop(account.name, None)

@@ -22,6 +22,7 @@ from millrace_dispatcher.outcome import Decision
 
 FACTS = "delivery-facts"
 TIMERS = "timers"
+OVERFLOW = "deliveries-overflow"
 RETRIES: Final = "deliveries-tx"
 PURPOSE = "attempt"
 # Stands where the record that named the event cannot be read.
@@ -60,6 +61,11 @@ def attempted(
     if decision.retry_at is None:
         return (written,)
     return (written, _timer(asked_by, delivery, decision.retry_at))
+
+
+def moved(asked_by: Received) -> Sequence[Output]:
+    """The record as it is, on the log of what waits for its turn."""
+    return (Output(OVERFLOW, asked_by.key, asked_by.value, tuple(asked_by.headers)),)
 
 
 def cancelled(asked_by: Received, delivery: Delivery, *, at: int, reason: str) -> Sequence[Output]:

@@ -7,13 +7,15 @@ from importlib.metadata import version
 
 from prometheus_client import Counter as PrometheusCounter
 
-from millrace_core import egress
+from millrace_core import egress, limits
 from millrace_core.clock import Clock
 from millrace_core.keyring import KeyRing
 from millrace_dispatcher.claims import Claims
 from millrace_dispatcher.endpoints import Endpoints
+from millrace_dispatcher.outputs import OVERFLOW
 from millrace_dispatcher.pausing import Pausing, State
 from millrace_dispatcher.settings import DispatcherSettings
+from millrace_dispatcher.shares import Shares
 from millrace_dispatcher.worker import Dispatcher
 from millrace_kafka.client import Cluster
 from millrace_kafka.control import ControlView
@@ -45,11 +47,11 @@ async def wire(settings: DispatcherSettings, context: Context) -> Mapping[str, W
     view = ControlView(cluster, followers={"endpoint": endpoints}, clock=context.clock, observer=context.observer)
     producer = PlainProducer(cluster, observer=context.observer)
     door = Egress(allow=allow)
-    claims = Claims()
     dispatcher = Dispatcher(
         endpoints=endpoints,
         pausing=pausing,
-        claims=claims,
+        claims=Claims(),
+        shares=Shares(),
         sender=door,
         clock=context.clock,
         meter=Counted(context.metrics),
@@ -66,8 +68,9 @@ async def wire(settings: DispatcherSettings, context: Context) -> Mapping[str, W
         clock=context.clock,
         instance=settings.instance,
         on_dead_letter=dispatcher.parked,
-        memory=claims,
+        memory=dispatcher,
         read_back=CLAIMED,
+        topic_buffered_max={OVERFLOW: limits.OVERFLOW_BUFFERED_MAX},
     )
     context.stack.push_async_callback(door.close)
     context.stack.push_async_callback(producer.stop)

@@ -6,9 +6,10 @@ always under the same delivery id. Nothing that a receiver does raises here: eac
 Raises Reject for a record that is no delivery. Not here: concurrency and fairness (lanes), the rules (`outcome`).
 """
 
+import re
 from collections.abc import Sequence
 
-from millrace_core import ids, limits, record
+from millrace_core import limits, record
 from millrace_core.clock import Clock
 from millrace_core.errors import Reject
 from millrace_core.messages import Delivery, ErrorInfo, decode
@@ -19,8 +20,13 @@ from millrace_dispatcher.endpoints import Endpoints, Prepared
 from millrace_dispatcher.outcome import Decision
 from millrace_dispatcher.pausing import Pausing
 from millrace_dispatcher.ports import Meter, Sender
+from millrace_dispatcher.shares import Shares
 from millrace_kafka.lanes import Lane
 from millrace_runtime.egress import OutgoingFailed
+
+_DELIVERY_ID = re.compile(r"[a-z]{1,16}_[0-9a-f]{32}\Z")
+_PLAIN = re.compile(r"[!-~]{1,200}\Z")
+OVERFLOW_SUFFIX = f".{outputs.OVERFLOW}.v1"
 
 
 class Dispatcher:
@@ -32,6 +38,7 @@ class Dispatcher:
         endpoints: Endpoints,
         pausing: Pausing,
         claims: Claims,
+        shares: Shares,
         sender: Sender,
         clock: Clock,
         meter: Meter,
@@ -39,28 +46,75 @@ class Dispatcher:
         self._endpoints = endpoints
         self._pausing = pausing
         self._claims = claims
+        self._shares = shares
+        self._excess: set[tuple[str, int, int]] = set()
         self._sender = sender
         self._clock = clock
         self._meter = meter
 
+    # ── told by lanes, in the log's order ───────────────────────────────────────────────────────────────────────────
+    def begin(self, topic: str, partition: int) -> None:
+        """A partition is taken over."""
+        self._claims.begin(topic, partition)
+        self._shares.forget((topic, partition))
+
+    def recall(self, read: Received) -> None:
+        """A record from before the position."""
+        self._claims.recall(read)
+
+    def see(self, read: Received) -> None:
+        """A record from the position on."""
+        self._claims.see(read)
+
+    def forget(self, topic: str, partition: int) -> None:
+        """The partition went to another owner."""
+        self._claims.forget(topic, partition)
+        self._shares.forget((topic, partition))
+        self._excess = {place for place in self._excess if place[:2] != (topic, partition)}
+
     def lane(self, asked_by: Received) -> Lane:
-        """The endpoint's lane: unordered, as wide as the endpoint allows and stands just now."""
-        account = (record.header(asked_by, record.ACCOUNT) or b"").decode("utf-8", "replace")
+        """The endpoint's lane: unordered, as wide as the endpoint allows and stands just now. What is more than its
+        account's share does not wait in it, but is moved at once."""
+        account = _account_of(asked_by)
         id = (asked_by.key or b"").decode("utf-8", "replace")
+        if not asked_by.topic.endswith(OVERFLOW_SUFFIX):
+            if self._shares.is_over((asked_by.topic, asked_by.partition), account):
+                self._excess.add((asked_by.topic, asked_by.partition, asked_by.offset))
+                return Lane(account=f"moving {account}")
+            self._shares.take((asked_by.topic, asked_by.partition), account)
         endpoint = self._endpoints.get(account, id)
         width = 1 if endpoint is None else self._pausing.allowed((account, id), endpoint.concurrency)
         return Lane(account=account, key=id, concurrency=width, ordered=False)
 
+    # ── one record ──────────────────────────────────────────────────────────────────────────────────────────────────
     async def work(self, asked_by: Received) -> Sequence[Output]:
         """Make the attempt this record asks for, if it is its to make. Called by lanes; may be repeated; cancelling
         it leaves the attempt unmade or its outcome unknown, and the record not done."""
-        delivery = decode(asked_by.value, Delivery)
-        _check(delivery)
         verdict = self._claims.take(asked_by)
         if verdict == "repeat":
+            self._over(asked_by)
             return ()
+        if verdict == "new" and (asked_by.topic, asked_by.partition, asked_by.offset) in self._excess:
+            self._over(asked_by)
+            return outputs.moved(asked_by)
+        try:
+            return await self._deliver(asked_by, is_stale=verdict == "stale")
+        finally:
+            self._over(asked_by)
+
+    def _over(self, asked_by: Received) -> None:
+        """The record no longer waits here. (One of an attempt that failed unforeseen is counted out at once.)"""
+        part = (asked_by.topic, asked_by.partition)
+        if (*part, asked_by.offset) in self._excess:
+            self._excess.discard((*part, asked_by.offset))
+        else:
+            self._shares.done(part, _account_of(asked_by))
+
+    async def _deliver(self, asked_by: Received, *, is_stale: bool) -> Sequence[Output]:
+        delivery = decode(asked_by.value, Delivery)
+        _check(delivery)
         now_ms = self._clock.now_ms()
-        if verdict == "stale":
+        if is_stale:
             return outputs.stale(asked_by, delivery, at=now_ms)
         endpoint = self._endpoints.get(delivery.account, delivery.endpoint)
         if endpoint is None or not endpoint.is_enabled:
@@ -163,11 +217,13 @@ class Dispatcher:
         )
 
 
+def _account_of(read: Received) -> str:
+    return (record.header(read, record.ACCOUNT) or b"").decode("utf-8", "replace")
+
+
 def _check(delivery: Delivery) -> None:
     """Ids go into request headers and timers; what is no id goes nowhere."""
-    ids.uuid_of(delivery.id)
-    if not (delivery.id.isascii() and delivery.id.isprintable() and delivery.event.isascii()
-            and delivery.event.isprintable()):  # fmt: skip
+    if _DELIVERY_ID.match(delivery.id) is None or _PLAIN.match(delivery.event) is None:
         raise Reject("a delivery's id and event must be ids")
     if not 1 <= delivery.attempt <= limits.WEBHOOK_ATTEMPTS_MAX:
         raise Reject(f"attempt {delivery.attempt} is not between 1 and {limits.WEBHOOK_ATTEMPTS_MAX}")

@@ -1,0 +1,75 @@
+"""How much of this process one account may fill with what waits, so that it cannot hold up the others. Pure.
+
+The log is first in, first out: behind 100,000 deliveries to an endpoint that hangs stand everyone else's, and no queue
+in here can be fair to what it has not read. So an account's deliveries beyond its share are moved to a log of their
+own, `deliveries-overflow`, which is read into its own part of the buffer and where they wait for their turn.
+A share is as much as is still free (of the partition's room, and of the whole buffer): one account alone takes half,
+the next half of the rest, and so on; however many there are, there is room for one more.
+"""
+
+from collections import Counter
+
+from millrace_core import limits
+
+Part = tuple[str, int]
+
+
+class _Held:
+    """What waits in one room: in all, and by account."""
+
+    __slots__ = ("by_account", "room", "total")
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.total = 0
+        self.by_account: Counter[str] = Counter()
+
+    def is_over(self, account: str) -> bool:
+        return self.by_account[account] >= self.room - self.total
+
+    def more(self, account: str, count: int) -> None:
+        self.total += count
+        self.by_account[account] += count
+        if self.by_account[account] <= 0:
+            del self.by_account[account]
+
+
+class Shares:
+    """What each account has waiting or under way here, in all and in each partition."""
+
+    def __init__(
+        self,
+        *,
+        room: int = limits.DELIVERIES_BUFFERED_MAX,
+        partition_room: int = limits.DELIVERIES_PARTITION_MAX,
+    ) -> None:
+        self._partition_room = partition_room
+        self._all = _Held(room)
+        self._parts: dict[Part, _Held] = {}
+
+    def is_over(self, part: Part, account: str) -> bool:
+        """Whether the account has as much here as it may."""
+        held = self._parts.get(part)
+        return self._all.is_over(account) or (held is not None and held.is_over(account))
+
+    def take(self, part: Part, account: str) -> None:
+        """A record of the account waits here from now on."""
+        held = self._parts.get(part)
+        if held is None:
+            held = self._parts[part] = _Held(self._partition_room)
+        held.more(account, 1)
+        self._all.more(account, 1)
+
+    def done(self, part: Part, account: str) -> None:
+        """One of them was dealt with. One that `forget` has counted out already changes nothing."""
+        held = self._parts.get(part)
+        if held is not None and held.by_account[account] > 0:
+            held.more(account, -1)
+            self._all.more(account, -1)
+
+    def forget(self, part: Part) -> None:
+        """The partition went to another owner, with all of its records."""
+        held = self._parts.pop(part, None)
+        if held is not None:
+            for account, count in held.by_account.items():
+                self._all.more(account, -count)

@@ -1,0 +1,63 @@
+"""How much of the dispatcher one account may fill."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from millrace_dispatcher.shares import Shares
+
+PART = ("deliveries", 0)
+
+
+def fill(shares: Shares, account: str, *, part: tuple[str, int] = PART) -> int:
+    """Take until it is over; how much that was."""
+    taken = 0
+    while not shares.is_over(part, account):
+        shares.take(part, account)
+        taken += 1
+        assert taken < 10_000
+    return taken
+
+
+def test_one_account_takes_half_and_the_next_half_of_the_rest() -> None:
+    shares = Shares(room=10_000, partition_room=500)
+    assert [fill(shares, account) for account in "abcde"] == [250, 125, 63, 31, 16]
+
+
+def test_an_account_s_many_partitions_do_not_fill_the_whole() -> None:
+    shares = Shares(room=1500, partition_room=500)
+    assert sum(fill(shares, "a", part=("deliveries", n)) for n in range(12)) == 750
+    assert fill(shares, "b") > 0
+
+
+def test_what_is_done_makes_room_again() -> None:
+    shares = Shares(room=100, partition_room=10)
+    assert fill(shares, "a") == 5
+    shares.done(PART, "a")
+    assert fill(shares, "a") == 1
+    shares.done(PART, "never")
+    shares.done(("deliveries", 9), "a")
+    assert shares.is_over(PART, "a")
+    shares.forget(PART)
+    shares.done(PART, "a")
+    assert fill(shares, "a") == 5
+
+
+@given(st.lists(st.tuples(st.sampled_from(["take", "done", "forget"]), st.integers(0, 2), st.sampled_from("abc"))))
+@settings(max_examples=200)
+def test_the_count_is_right_whatever_happens(steps: list[tuple[str, int, str]]) -> None:
+    shares, model = Shares(room=50, partition_room=20), dict[tuple[int, str], int]()
+    for what, number, account in steps:
+        part = ("deliveries", number)
+        if what == "take":
+            shares.take(part, account)
+            model[number, account] = model.get((number, account), 0) + 1
+        elif what == "done":
+            shares.done(part, account)
+            model[number, account] = max(0, model.get((number, account), 0) - 1)
+        else:
+            shares.forget(part)
+            model = {key: count for key, count in model.items() if key[0] != number}
+        assert shares._all.total == sum(model.values())
+        assert {a: n for a, n in shares._all.by_account.items() if n} == {
+            a: n for a in "abc" if (n := sum(count for (_, own), count in model.items() if own == a))
+        }
