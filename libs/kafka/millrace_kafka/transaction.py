@@ -63,11 +63,12 @@ class Transactions:
             async with asyncio.timeout(limits.TRANSACTION_TIMEOUT_S):
                 await self._client.begin_transaction()
                 sent = await self._send(placed)
-                if await_sends:
-                    await _all(list(sent.values()))
                 if positions:
                     offsets = {TopicPartition(self._cluster.topic(t), n): at for (t, n), at in positions.items()}
+                    # The sends are under way meanwhile.
                     await self._client.send_offsets_to_transaction(offsets, self._group)
+                if await_sends:
+                    await _all(list(sent.values()))
                 await self._client.commit_transaction()
         except (KafkaError, TimeoutError, OSError, AssertionError) as error:
             raise Retry(f"a transaction's outcome is unknown: {clients.describe(error)}") from error
