@@ -7,8 +7,10 @@ this run's sink, and switches them off at the end.
 """
 
 import asyncio
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -108,9 +110,9 @@ def tell(dev: Mapping[str, Any], lines: Sequence[Line], sink: Sink, counts: Coun
     run = next(iter(counts.chain_runs), "")
     typer.echo("\nLook further:")
     typer.echo(f"  every route, to try in the browser     {dev['base_url']}/docs")
-    typer.echo(f"  a run with its steps and attempts      millrace runs {run}")
-    typer.echo(f"  a delivery with its attempts           millrace deliveries {counts.a_delivery}")
-    typer.echo("  what comes in, as it comes in          millrace tail")
+    typer.echo(f"  a run with its steps and attempts      {millrace()} runs {run}")
+    typer.echo(f"  a delivery with its attempts           {millrace()} deliveries {counts.a_delivery}")
+    typer.echo(f"  what comes in, as it comes in          {millrace()} tail")
     typer.echo(
         f"  the same over HTTP                     curl -H 'Authorization: Bearer {dev['keys']['automation']}' "
         f"{dev['base_url']}/v1/runs/{run}"
@@ -121,3 +123,10 @@ def tell(dev: Mapping[str, Any], lines: Sequence[Line], sink: Sink, counts: Coun
         return 0
     typer.echo("\nNot everything agrees: the lines that differ say what.", err=True)
     return 1
+
+
+def millrace() -> str:
+    """The command as it can be typed here."""
+    script = Path(sys.executable).with_name("millrace")
+    here = Path.cwd()
+    return str(script.relative_to(here)) if script.is_relative_to(here) else str(script)

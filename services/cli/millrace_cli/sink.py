@@ -63,9 +63,7 @@ async def serve() -> AsyncIterator[Sink]:
     try:
         site = web.TCPSite(runner, HOST, 0)
         await site.start()
-        assert site._server is not None
-        port = runner.addresses[0][1]
-        sink.url = f"http://{HOST}:{port}"
+        sink.url = f"http://{HOST}:{runner.addresses[0][1]}"
         yield sink
     finally:
         await runner.cleanup()
