@@ -7,6 +7,7 @@ from millrace_kafka.client import Cluster
 from millrace_store.migrations import migrate
 from tests.support import projecting, story
 from tests.support.projecting import projector, until_projected
+from tests.support.waiting import eventually
 
 
 async def test_every_record_becomes_its_rows(cluster: Cluster, database: str) -> None:
@@ -41,7 +42,7 @@ async def test_a_story_told_in_pieces_ends_in_the_same_rows(cluster: Cluster, da
         for piece in order:
             await story.append(cluster, [piece])
             await until_projected(cluster, database)
-        assert running.ready() is None
+        await eventually(lambda: running.ready() is None)
         in_pieces = await projecting.tables(database)
     connection = await asyncpg.connect(database)
     run = await connection.fetchrow("SELECT * FROM read.runs")

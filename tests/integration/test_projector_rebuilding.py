@@ -17,6 +17,7 @@ from millrace_store.migrations import migrate
 from tests.support import projecting, story
 from tests.support.infra import execute
 from tests.support.projecting import projector, until_projected
+from tests.support.waiting import eventually
 
 
 async def told(cluster: Cluster, database: str, events: int = 30) -> story.Teller:
@@ -59,7 +60,7 @@ async def test_a_dropped_schema_comes_back(cluster: Cluster, database: str) -> N
     assert await projecting.tables(database) == before
     async with projector(cluster, database) as running:
         await until_projected(cluster, database)
-        assert running.ready() is None
+        await eventually(lambda: running.ready() is None)
 
 
 async def test_the_live_projector_goes_on_in_the_new_schema(cluster: Cluster, database: str) -> None:
@@ -69,7 +70,7 @@ async def test_the_live_projector_goes_on_in_the_new_schema(cluster: Cluster, da
         await rebuilt(cluster, database)
         await story.append(cluster, [record for n in range(40, 50) for record in teller.whole(n)])
         await until_projected(cluster, database)
-        assert running.ready() is None
+        await eventually(lambda: running.ready() is None)
     tables = await projecting.tables(database)
     assert (len(tables["events"]), len(tables["runs"]), len(tables["dead_letters"])) == (50, 50, 1)
     assert {row[2] for row in tables["runs"]} == {"completed"}

@@ -7,6 +7,7 @@ others with it.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from millrace_core.clock import Clock
@@ -45,17 +46,25 @@ class Batches:
         self._projection.forget_days()
         self.positions = await self._projection.positions(connection)
 
-    async def write(self, connection: Connection, records: Sequence[Received], ends: Mapping[Place, int]) -> None:
-        """Project these records and move to `ends`, the positions behind them. Raises Stale when someone else has moved
-        on (`reload` then), Retry when a dead letter could not be written, and what the driver raises: nothing of the
-        batch is stored then, except perhaps when the answer to the commit was lost, which `reload` clears up."""
+    def prepare(self, records: Sequence[Received], ends: Mapping[Place, int]) -> "Prepared":
+        """A batch, parsed: these records, and `ends`, the positions behind them. Touches nothing."""
         rows, refused = self._project(records)
-        if refused:
-            await self._park(refused)
+        return Prepared(records, ends, _writes(rows), refused)
+
+    async def commit(self, connection: Connection, batch: "Prepared") -> None:
+        """Store a batch and its positions. Raises Stale when someone else has moved on (`reload` then), Retry when a
+        dead letter could not be written, and what the driver raises: nothing of the batch is stored then, except
+        perhaps when the answer to the commit was lost, which `reload` clears up."""
+        if batch.refused:
+            await self._park(batch.refused)
         try:
-            await self._commit(connection, rows, self._moves(records, ends))
+            await self._commit(connection, batch.writes, self._moves(batch.records, batch.ends))
         except Refused:
-            await self._one_by_one(connection, records, ends)
+            await self._one_by_one(connection, batch)
+
+    async def write(self, connection: Connection, records: Sequence[Received], ends: Mapping[Place, int]) -> None:
+        """`prepare` and `commit`."""
+        await self.commit(connection, self.prepare(records, ends))
 
     def _project(self, records: Sequence[Received]) -> tuple[Rows, list[tuple[Received, str]]]:
         rows = Rows()
@@ -84,10 +93,9 @@ class Batches:
             if self.positions[place] != end
         ]
 
-    async def _commit(self, connection: Connection, rows: Rows, moves: list[Move]) -> None:
+    async def _commit(self, connection: Connection, writes: list[Write], moves: list[Move]) -> None:
         if not moves:
             return
-        writes = [Write(table.name, table.columns, fresh, merged) for table, fresh, merged in rows.written()]
         await self._projection.ensure_days(connection, _days(writes), now_ms=self._clock.now_ms())
         began = self._clock.monotonic()
         await self._written(connection, moves, writes)
@@ -109,18 +117,30 @@ class Batches:
                 self._careful = {table: left - 1 for table, left in self._careful.items() if left > 1}
                 return
 
-    async def _one_by_one(self, connection: Connection, records: Sequence[Received], ends: Mapping[Place, int]) -> None:
-        for record in records:
+    async def _one_by_one(self, connection: Connection, batch: "Prepared") -> None:
+        for record in batch.records:
             rows, refused = self._project([record])
             moves = self._moves([record], {(short_name(record.topic), record.partition): record.offset + 1})
-            if refused:  # parked with the batch
-                rows = Rows()
             try:
-                await self._commit(connection, rows, moves)
+                await self._commit(connection, [] if refused else _writes(rows), moves)
             except Refused as error:
                 await self._park([(record, str(error))])
-                await self._commit(connection, Rows(), moves)
-        await self._commit(connection, Rows(), self._moves([], ends))
+                await self._commit(connection, [], moves)
+        await self._commit(connection, [], self._moves([], batch.ends))
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A batch that waits to be stored. `refused` are parked before it is."""
+
+    records: Sequence[Received]
+    ends: Mapping[Place, int]
+    writes: list[Write]
+    refused: list[tuple[Received, str]]
+
+
+def _writes(rows: Rows) -> list[Write]:
+    return [Write(table.name, table.columns, fresh, merged) for table, fresh, merged in rows.written()]
 
 
 def _days(writes: Sequence[Write]) -> set[int]:

@@ -59,6 +59,7 @@ class Projector:
         self._committed_at = 0.0
         self._aged_at = 0.0
         self._times: dict[Place, int] = {}
+        self._read_to: dict[Place, int] = {}
 
     def ready(self) -> str | None:
         """None while batches are being projected; else why not."""
@@ -87,18 +88,21 @@ class Projector:
             connection: Connection | None = None
             try:
                 connection = await self._connected()
-                self._generation = -1
                 while not stop.is_set():
-                    await self._step(consumer, connection)
+                    self._generation = -1
+                    await self._follow(consumer, connection, stop)
                     failures = 0
+            except AWAY as error:
+                self._why = f"Postgres is away: {str(error) or type(error).__name__}"
             except PostgresAway as error:
                 self._why = str(error)
-                self._observer.restarted("postgres", self._why)
-                await _stopped_within(stop, limits.RESTART_BACKOFF_S[min(failures, len(limits.RESTART_BACKOFF_S) - 1)])
-                failures += 1
             finally:
                 if connection is not None:
                     connection.terminate()
+            if not stop.is_set():
+                self._observer.restarted("postgres", self._why or "")
+                await _stopped_within(stop, limits.RESTART_BACKOFF_S[min(failures, len(limits.RESTART_BACKOFF_S) - 1)])
+                failures += 1
 
     async def _connected(self) -> Connection:
         try:
@@ -106,26 +110,35 @@ class Projector:
         except Retry as error:
             raise PostgresAway(str(error)) from error
 
-    async def _step(self, consumer: PositionedConsumer, connection: Connection) -> None:
-        """One batch, or a look around when there is none."""
+    async def _follow(self, consumer: PositionedConsumer, connection: Connection, stop: asyncio.Event) -> None:
+        """Batch after batch, the next one read and parsed while the one before is stored, until the positions have to
+        be read anew."""
+        storing: asyncio.Task[None] | None = None
         try:
-            consumer.check()
-            if self._generation != consumer.generation:
-                await self._take_over(consumer, connection)
-            records = await self._gathered(consumer)
-            await self._batches.write(connection, records, consumer.moved(self._owned_positions(consumer)))
+            while not stop.is_set():
+                consumer.check()
+                if self._generation != consumer.generation:
+                    if storing is not None:
+                        await storing
+                    await self._take_over(consumer, connection)
+                records = await self._gathered(consumer)
+                batch = self._batches.prepare(records, consumer.moved(self._read_to))
+                if storing is not None:
+                    await storing
+                    self._why = None if consumer.generation else "waiting for partitions"
+                self._read_to |= batch.ends
+                storing = asyncio.ensure_future(self._batches.commit(connection, batch))
+                self._tell(consumer, records)
+            if storing is not None:
+                await storing
         except Stale as error:
             self._observer.restarted("positions", str(error))
-            self._generation = -1
-            return
         except OffLog:
-            self._generation = -1
+            if storing is not None:
+                await storing
             await self._look_for_off_log(consumer)
-            return
-        except AWAY as error:
-            raise PostgresAway(f"Postgres is away: {str(error) or type(error).__name__}") from error
-        self._why = None if consumer.owned or consumer.generation else "waiting for partitions"
-        self._tell(consumer, records)
+        finally:
+            await _ended(storing)
 
     async def _gathered(self, consumer: PositionedConsumer) -> list[Received]:
         """A batch: at once when nothing was committed lately, else what has come since, so that a busy projector
@@ -146,15 +159,12 @@ class Projector:
         if unknown := owned - self._batches.positions.keys():
             await self._projection.begin(connection, await consumer.reader.starts(unknown))
             await self._batches.reload(connection)
-        consumer.assign({place: self._batches.positions[place] for place in owned})
+        self._read_to = {place: self._batches.positions[place] for place in owned}
+        consumer.assign(self._read_to)
         self._generation = generation
 
-    def _owned_positions(self, consumer: PositionedConsumer) -> dict[Place, int]:
-        positions = self._batches.positions
-        return {place: positions[place] for place in consumer.owned if place in positions}
-
     async def _look_for_off_log(self, consumer: PositionedConsumer) -> None:
-        self._off_log |= await off_log(consumer.reader, self._owned_positions(consumer))
+        self._off_log |= await off_log(consumer.reader, self._read_to)
         for (topic, partition), why in self._off_log.items():
             self._observer.stopped(topic, partition, why)
 
@@ -182,6 +192,16 @@ async def off_log(reader: Reader, positions: dict[Place, int]) -> dict[Place, st
         for place, offset in positions.items()
         if not starts[place] <= offset <= ends[place]
     }
+
+
+async def _ended(task: asyncio.Task[None] | None) -> None:
+    """Nothing of it goes on behind the caller's back. Its connection is not used again if it had to be cancelled."""
+    if task is None:
+        return
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()
 
 
 async def _stopped_within(stop: asyncio.Event, seconds: float) -> None:
