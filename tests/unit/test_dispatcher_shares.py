@@ -3,16 +3,18 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from millrace_core import limits
 from millrace_dispatcher.shares import Shares
 
 PART = ("deliveries", 0)
+LATER = limits.OVERFLOW_AFTER_S
 
 
 def fill(shares: Shares, account: str, *, part: tuple[str, int] = PART) -> int:
     """Take until it is over; how much that was."""
     taken = 0
-    while not shares.is_over(part, account):
-        shares.take(part, account)
+    while not shares.is_excess(part, account, LATER):
+        shares.take(part, account, 0.0)
         taken += 1
         assert taken < 10_000
     return taken
@@ -29,6 +31,16 @@ def test_an_account_s_many_partitions_do_not_fill_the_whole() -> None:
     assert fill(shares, "b") > 0
 
 
+def test_who_is_quick_may_fill_it() -> None:
+    shares = Shares(room=100, partition_room=10)
+    for n in range(1000):
+        assert not shares.is_excess(PART, "a", n / 100)
+        shares.take(PART, "a", n / 100)
+        if n >= 50:
+            shares.done(PART, "a")
+    assert shares.is_excess(PART, "a", 10.0 + LATER)
+
+
 def test_what_is_done_makes_room_again() -> None:
     shares = Shares(room=100, partition_room=10)
     assert fill(shares, "a") == 5
@@ -36,7 +48,7 @@ def test_what_is_done_makes_room_again() -> None:
     assert fill(shares, "a") == 1
     shares.done(PART, "never")
     shares.done(("deliveries", 9), "a")
-    assert shares.is_over(PART, "a")
+    assert shares.is_excess(PART, "a", LATER)
     shares.forget(PART)
     shares.done(PART, "a")
     assert fill(shares, "a") == 5
@@ -49,7 +61,7 @@ def test_the_count_is_right_whatever_happens(steps: list[tuple[str, int, str]]) 
     for what, number, account in steps:
         part = ("deliveries", number)
         if what == "take":
-            shares.take(part, account)
+            shares.take(part, account, 0.0)
             model[number, account] = model.get((number, account), 0) + 1
         elif what == "done":
             shares.done(part, account)

@@ -266,11 +266,17 @@ def told(world: World, wanted: Delivery, *, offset: int, topic: str = "millrace.
     return record, world.dispatcher.lane(record)
 
 
-async def test_what_is_more_than_an_account_s_share_is_moved_as_it_is() -> None:
+async def test_what_is_more_than_a_slow_account_s_share_is_moved_as_it_is() -> None:
     world = World()
     waiting = [told(world, delivery_of(n), offset=n) for n in range(5)]
-    assert [lane.key for _, lane in waiting] == [ENDPOINT] * 3 + [None] * 2
-    for record, _ in waiting[3:]:
+    assert [lane.key for _, lane in waiting] == [ENDPOINT] * 5
+    assert [world.dispatcher.relane(record) for record, _ in waiting] == [None] * 5
+    world.clock.advance(limits.OVERFLOW_AFTER_S)
+    waiting.append(told(world, delivery_of(5), offset=5))
+    assert waiting[-1][1].key is None
+    again = [world.dispatcher.relane(record) is not None for record, _ in waiting]
+    assert again == [True, True, True, False, False, False]
+    for record, _ in (*waiting[:3], waiting[5]):
         (moved,) = await world.dispatcher.work(record)
         assert (moved.topic, moved.key, moved.value, moved.headers) == (
             "deliveries-overflow", record.key, record.value, record.headers,
@@ -278,8 +284,9 @@ async def test_what_is_more_than_an_account_s_share_is_moved_as_it_is() -> None:
     assert world.script.sent == []
     other = told(world, delivery_of(9, account="acc_2"), offset=9)[1]
     assert (other.account, other.key) == ("acc_2", ENDPOINT)
-    for record, _ in waiting[:3]:
+    for record, _ in waiting[3:5]:
         await world.dispatcher.work(record)
+    assert len(world.script.sent) == 2
     assert told(world, delivery_of(10), offset=10)[1].key == ENDPOINT
 
 
@@ -297,5 +304,6 @@ def test_what_another_owner_took_over_is_no_longer_counted() -> None:
     world = World()
     for n in range(3):
         told(world, delivery_of(n), offset=n)
+    world.clock.advance(limits.OVERFLOW_AFTER_S)
     world.dispatcher.forget("millrace.deliveries.v1", 0)
     assert told(world, delivery_of(7), offset=7)[1].key == ENDPOINT

@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 POLL_S = 0.1
 COMMIT_EVERY_S = 0.1
 LAG_EVERY_S = 1.0
+RELANE_EVERY_S = 1.0
 REVOKE_S_MAX = limits.SESSION_TIMEOUT_S / 2
 # Leaves time to commit and to leave the group before the service is killed.
 DRAIN_S_MAX = limits.SHUTDOWN_S_MAX * 0.6
@@ -101,10 +102,11 @@ class _Item:
 
 
 class Lanes:
-    """One per process and group. `lane` says where a record belongs and must be quick and pure; `work` does it: its
-    outputs are written before the record counts as done. From `work`, Reject parks the record, Retry tries again after
-    a bounded pause (holding its place), any other error is tried three times and then parked. It may be cancelled, and
-    it may be repeated after a crash: the same effect must then carry the same idempotency key."""
+    """One per process and group. `lane` says where a record belongs and must be quick; `work` does it: its outputs are
+    written before the record counts as done. From `work`, Reject parks the record, Retry tries again after a bounded
+    pause (holding its place), any other error is tried three times and then parked. It may be cancelled, and it may be
+    repeated after a crash: the same effect must then carry the same idempotency key. While no more can be read, `relane`
+    is asked now and then of what waits, and may send it another way."""
 
     def __init__(
         self,
@@ -125,6 +127,7 @@ class Lanes:
         in_flight_max: int = limits.LANES_IN_FLIGHT_MAX,
         buffered_max: int = limits.LANES_BUFFERED_MAX,
         topic_buffered_max: Mapping[str, int] | None = None,
+        relane: Callable[[Received], Lane | None] | None = None,
     ) -> None:
         self._cluster = cluster
         self._group = group
@@ -140,6 +143,8 @@ class Lanes:
         self._in_flight_max = in_flight_max
         self._buffered_max = buffered_max
         self._topic_buffered_max = topic_buffered_max or {}
+        self._relane = relane
+        self._relaned_at = 0.0
         # Some inputs have transactional writers; on the others both ways of reading see the same.
         self._feed = Feed(cluster, read_committed=True)
         self._membership = Membership(
@@ -229,12 +234,14 @@ class Lanes:
     async def _read(self) -> None:
         self._release_held()
         room = self._buffered_max - self.buffered
+        full = [part for part, each in self._partitions.items() if each.held or each.progress.is_full()]
+        if room <= 0 or full:
+            self._ask_again()
         if room <= 0:
             # The membership is another consumer's, so nothing has to be polled while nothing can be taken.
             self._room.clear()
             await pause(self._room, POLL_S)
             return
-        full = [part for part, each in self._partitions.items() if each.held or each.progress.is_full()]
         full += self._parts_over_their_share()
         # `Feed.set` forgets what was paused, so this is said again in every round, after a rebalance too.
         self._feed.pause(full)
@@ -251,6 +258,20 @@ class Lanes:
             partition.progress.passed(self._feed.position(part))
             if partition.suspect_until is not None and partition.progress.position >= partition.suspect_until:
                 self._acquit(partition)  # there was nothing but markers
+        self._begin()
+
+    def _ask_again(self) -> None:
+        """While no more can be read, ask of what waits whether it should go another way (once in a while)."""
+        now = self._clock.monotonic()
+        if self._relane is None or now - self._relaned_at < RELANE_EVERY_S:
+            return
+        self._relaned_at = now
+        for partition in self._partitions.values():
+            for offset, job in partition.jobs.items():
+                lane = self._relane(job.what.record) if job.what.task is None else None
+                if lane is not None:
+                    job.is_void = True
+                    partition.jobs[offset] = self._queues.add(lane, job.what)
         self._begin()
 
     def _parts_over_their_share(self) -> list[Part]:

@@ -4,10 +4,12 @@ The log is first in, first out: behind 100,000 deliveries to an endpoint that ha
 in here can be fair to what it has not read. So an account's deliveries beyond its share are moved to a log of their
 own, `deliveries-overflow`, which is read into its own part of the buffer and where they wait for their turn.
 A share is as much as is still free (of the partition's room, and of the whole buffer): one account alone takes half,
-the next half of the rest, and so on; however many there are, there is room for one more.
+the next half of the rest, and so on; however many there are, there is room for one more. Shares count for accounts that
+are slow: whose oldest delivery here has waited for seconds. A burst that is quickly delivered keeps others waiting for
+a moment only, and moving it would cost more than delivering it.
 """
 
-from collections import Counter
+from collections import Counter, deque
 
 from millrace_core import limits
 
@@ -46,14 +48,20 @@ class Shares:
         self._partition_room = partition_room
         self._all = _Held(room)
         self._parts: dict[Part, _Held] = {}
+        # When what waits came, by account. The oldest is counted out first, whichever was done: an approximation.
+        self._since: dict[str, deque[float]] = {}
 
-    def is_over(self, part: Part, account: str) -> bool:
-        """Whether the account has as much here as it may."""
+    def is_excess(self, part: Part, account: str, now_s: float) -> bool:
+        """Whether the account is slow and has as much here as it may."""
+        since = self._since.get(account)
+        if not since or now_s - since[0] < limits.OVERFLOW_AFTER_S:
+            return False
         held = self._parts.get(part)
         return self._all.is_over(account) or (held is not None and held.is_over(account))
 
-    def take(self, part: Part, account: str) -> None:
+    def take(self, part: Part, account: str, now_s: float) -> None:
         """A record of the account waits here from now on."""
+        self._since.setdefault(account, deque()).append(now_s)
         held = self._parts.get(part)
         if held is None:
             held = self._parts[part] = _Held(self._partition_room)
@@ -65,11 +73,19 @@ class Shares:
         held = self._parts.get(part)
         if held is not None and held.by_account[account] > 0:
             held.more(account, -1)
-            self._all.more(account, -1)
+            self._less(account, 1)
 
     def forget(self, part: Part) -> None:
         """The partition went to another owner, with all of its records."""
         held = self._parts.pop(part, None)
         if held is not None:
             for account, count in held.by_account.items():
-                self._all.more(account, -count)
+                self._less(account, count)
+
+    def _less(self, account: str, count: int) -> None:
+        self._all.more(account, -count)
+        since = self._since[account]
+        for _ in range(count):
+            since.popleft()
+        if not since:
+            del self._since[account]

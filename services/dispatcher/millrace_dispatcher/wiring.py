@@ -61,6 +61,7 @@ async def wire(settings: DispatcherSettings, context: Context) -> Mapping[str, W
         group=GROUP,
         topics=GROUPS[GROUP],
         lane=dispatcher.lane,
+        relane=dispatcher.relane,
         work=dispatcher.work,
         producer=producer,
         observer=context.observer,

@@ -73,18 +73,32 @@ class Dispatcher:
         self._excess = {place for place in self._excess if place[:2] != (topic, partition)}
 
     def lane(self, asked_by: Received) -> Lane:
-        """The endpoint's lane: unordered, as wide as the endpoint allows and stands just now. What is more than its
+        """The endpoint's lane: unordered, as wide as the endpoint allows and stands just now. What is more than a slow
         account's share does not wait in it, but is moved at once."""
-        account = _account_of(asked_by)
+        account, part = _account_of(asked_by), (asked_by.topic, asked_by.partition)
         id = (asked_by.key or b"").decode("utf-8", "replace")
         if not asked_by.topic.endswith(OVERFLOW_SUFFIX):
-            if self._shares.is_over((asked_by.topic, asked_by.partition), account):
-                self._excess.add((asked_by.topic, asked_by.partition, asked_by.offset))
-                return Lane(account=f"moving {account}")
-            self._shares.take((asked_by.topic, asked_by.partition), account)
+            now_s = self._clock.monotonic()
+            if self._shares.is_excess(part, account, now_s):
+                return self._excess_lane(asked_by, account)
+            self._shares.take(part, account, now_s)
         endpoint = self._endpoints.get(account, id)
         width = 1 if endpoint is None else self._pausing.allowed((account, id), endpoint.concurrency)
         return Lane(account=account, key=id, concurrency=width, ordered=False)
+
+    def relane(self, waiting: Received) -> Lane | None:
+        """Whether a delivery that waits, while no more can be read, is to be moved after all."""
+        account, part = _account_of(waiting), (waiting.topic, waiting.partition)
+        if waiting.topic.endswith(OVERFLOW_SUFFIX) or (*part, waiting.offset) in self._excess:
+            return None
+        if not self._shares.is_excess(part, account, self._clock.monotonic()):
+            return None
+        self._shares.done(part, account)
+        return self._excess_lane(waiting, account)
+
+    def _excess_lane(self, asked_by: Received, account: str) -> Lane:
+        self._excess.add((asked_by.topic, asked_by.partition, asked_by.offset))
+        return Lane(account=f"moving {account}")
 
     # ── one record ──────────────────────────────────────────────────────────────────────────────────────────────────
     async def work(self, asked_by: Received) -> Sequence[Output]:
