@@ -57,3 +57,15 @@ def test_the_lowest_own_offset_keeps_the_claim() -> None:
     window.add(at(6), "run_a", 99)
     assert window.check(at(5), "run_a", 99) == "new"
     assert window.check(at(5), "run_a", 100) == "repeat"
+
+
+def test_a_window_that_could_not_be_rebuilt_whole_takes_nothing_older_for_new() -> None:
+    window = SourceWindow(offsets=10_000)
+    for offset in range(50, 60):
+        window.add(Source("events", 0, offset), f"id-{offset}", offset)
+    assert window.check(Source("events", 0, 40), "id-40", 99) == "new"
+    window.cut()
+    assert window.check(Source("events", 0, 40), "id-40", 99) == "stale"
+    assert window.check(Source("events", 0, 55), "id-55", 99) == "repeat"
+    assert window.check(Source("events", 0, 55), "another", 99) == "new"
+    assert window.check(Source("events", 0, 61), "id-61", 99) == "new"

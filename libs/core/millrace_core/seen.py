@@ -33,7 +33,7 @@ class _Partition:
     def add(self, id: str, offset: int, own_offset: int) -> None:
         if offset > self.highest:
             self.highest = offset
-            self._forget_below(offset - self.span + 1)
+            self.forget_below(offset - self.span + 1)
         if offset < self.floor:
             return
         claimed = self.claims.get(id)
@@ -43,7 +43,7 @@ class _Partition:
         elif own_offset < claimed:
             self.claims[id] = own_offset
 
-    def _forget_below(self, floor: int) -> None:
+    def forget_below(self, floor: int) -> None:
         if floor <= self.floor:
             return
         # After a gap it is cheaper to look at what is there than to count through what is not.
@@ -80,6 +80,12 @@ class SourceWindow:
         if seen is None:
             seen = self._partitions[key] = _Partition(self._offsets)
         seen.add(id, source.offset, own_offset)
+
+    def cut(self) -> None:
+        """What was added is not all there was: whoever rebuilt the window had to stop reading back. Offsets before the
+        oldest remembered can no longer be told apart, so they count as `stale` and never as new."""
+        for seen in self._partitions.values():
+            seen.forget_below(min(seen.ids, default=seen.floor))
 
     def __len__(self) -> int:
         """How many ids are remembered."""

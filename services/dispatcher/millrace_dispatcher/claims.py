@@ -10,7 +10,7 @@ One window for each input partition; nothing is kept elsewhere, a new owner rebu
 
 import msgspec
 
-from millrace_core import record
+from millrace_core import limits, record
 from millrace_core.record import Received
 from millrace_core.seen import SourceWindow, Verdict
 
@@ -26,11 +26,12 @@ _decode = msgspec.json.Decoder(_Asked).decode
 class _Partition:
     """One input partition: its window, how far it has been looked at, and what was found of those not yet worked on."""
 
-    __slots__ = ("next", "verdicts", "window")
+    __slots__ = ("next", "recalled", "verdicts", "window")
 
     def __init__(self) -> None:
         self.window = SourceWindow()
         self.next = 0
+        self.recalled = 0
         self.verdicts: dict[int, Verdict] = {}  # those that are not new: few
 
 
@@ -76,6 +77,9 @@ class Claims:
         id = None if source is None else _attempt_id(read)
         if source is not None and id is not None:
             partition.window.add(source, id, read.offset)
+        partition.recalled += 1
+        if partition.recalled == limits.READ_BACK_RECORDS_MAX:
+            partition.window.cut()
 
     def forget(self, topic: str, number: int) -> None:
         """The partition went to another owner."""

@@ -69,10 +69,14 @@ class OrchestratorHandler:
     def load(self, state: State, read_back: Iterable[Received]) -> None:
         self._ids.load(state)
         self._shares.load(state, _running_by_account(state))
+        count = 0
         for record in read_back:
+            count += 1
             source, id = parse_source(header(record, SOURCE)), header(record, ID)
             if source is not None and id is not None:
                 self._window.add(source, id.decode("utf-8", "replace"), record.offset)
+        if count >= limits.READ_BACK_RECORDS_MAX:
+            self._window.cut()
 
     def handle(self, record: Received, state: State, now_ms: int) -> Sequence[Output]:
         try:

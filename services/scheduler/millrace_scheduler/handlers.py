@@ -51,10 +51,14 @@ class SchedulerHandler:
         self._gone.load(state)
         for key, value in state.scan(_TIMER):
             self._queue.add(key, _decoder.decode(value).due_ms)
+        count = 0
         for record in read_back:
+            count += 1
             source, id = parse_source(header(record, SOURCE)), header(record, ID)
             if source is not None and id is not None:
                 self._window.add(source, id.decode("utf-8", "replace"), record.offset)
+        if count >= limits.READ_BACK_RECORDS_MAX:
+            self._window.cut()
 
     def handle(self, record: Received, state: State, now_ms: int) -> Sequence[Output]:
         command = decode(record.value, SetTimer | CancelTimer | Tick)  # type: ignore[arg-type]
