@@ -353,6 +353,13 @@ def test_properties_that_cannot_be_read_are_garbage_only_where_they_are_needed()
     assert [fact.outcome for fact in facts_of(handled)] == ["dead_lettered"]
 
 
+def test_what_nests_without_end_is_garbage() -> None:
+    nested = b'{"a":' + b"[" * 1_000 + b"1" + b"]" * 1_000 + b"}"
+    broken = changed(GOOD, value=(GOOD.value or b"").replace(PROPERTIES, nested))
+    handled = matcher(*[to_endpoint(filter=Raw(b'{"a":[%d]}' % n)) for n in range(12)]).handle([broken], 1)
+    assert [output.topic for output in handled.outputs] == ["dead-letters"]
+
+
 def test_headers_may_be_missing_or_wrong() -> None:
     for headers in ((), (("p", b"5"),), (("p", b"x"),), (("p", b"9" * 40),), (("p", None), ("account", None))):
         handled = matcher().handle([changed(GOOD, headers=headers)], 1)

@@ -67,7 +67,8 @@ class MatcherHandler:
         for one in records:
             try:
                 outcomes[self._decide(one, control, handled, tallies)] += 1
-            except (Reject, UnicodeEncodeError) as reason:  # half a surrogate pair, where no text should hold one
+            # Beside Reject: half a surrogate pair, or lists nested without end, which only the gateway keeps out.
+            except (Reject, UnicodeEncodeError, RecursionError) as reason:
                 _park(one, str(reason), control, handled)
                 outcomes["dead_lettered"] += 1
         handled.tallies.extend(tallies.outputs(records))

@@ -2,8 +2,9 @@
 
 Faust acknowledges a record also when the agent fails on it, and loses some with more than one agent at a time, so:
 `concurrency=1`, every error is caught here, and a record that is no tally becomes a dead letter. It handles records at
-least once and its table may count some twice after a crash, or miss one around a start (docs/guides/metering.md): what the meter
-tells is approximate, and nothing is decided by it. Topics are created by `millrace topics`, never by Faust.
+least once, and around a crash, a stop or a start it may count a tally twice or miss one: what the meter tells is
+approximate (docs/guides/metering.md says how far), and nothing is decided by it. Topics come from `millrace topics`,
+never from Faust.
 """
 
 import asyncio
