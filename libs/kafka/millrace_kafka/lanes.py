@@ -105,8 +105,8 @@ class Lanes:
     """One per process and group. `lane` says where a record belongs and must be quick; `work` does it: its outputs are
     written before the record counts as done. From `work`, Reject parks the record, Retry tries again after a bounded
     pause (holding its place), any other error is tried three times and then parked. It may be cancelled, and it may be
-    repeated after a crash: the same effect must then carry the same idempotency key. While no more can be read, `relane`
-    is asked now and then of what waits, and may send it another way."""
+    repeated after a crash: the same effect must then carry the same idempotency key. While no more can be read,
+    `relane` is asked now and then of what waits, and may send it another way."""
 
     def __init__(
         self,
