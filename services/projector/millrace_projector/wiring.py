@@ -9,6 +9,7 @@ from millrace_kafka.producer import PlainProducer
 from millrace_projector.batches import Batches
 from millrace_projector.handlers import TOPICS
 from millrace_projector.processor import Projector
+from millrace_projector.reconciler import Reconciler
 from millrace_projector.settings import ProjectorSettings
 from millrace_runtime import metric_defs
 from millrace_runtime.metrics import Metrics
@@ -56,5 +57,11 @@ async def wire(settings: ProjectorSettings, context: Context) -> Mapping[str, Wo
         clock=context.clock,
         gather_s=settings.gather_s,
     )
+    reconciler = Reconciler(
+        connect=partial(connect, settings.postgres.get_secret_value(), name="millrace projector, counting"),
+        is_behind=lambda: projector.is_behind,
+        found=context.metrics.gauge(metric_defs.UNACCOUNTED).set,
+        clock=context.clock,
+    )
     context.health.add("projector", projector.ready)
-    return {"projector": projector.run}
+    return {"projector": projector.run, "reconciler": reconciler.run}
