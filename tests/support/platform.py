@@ -66,6 +66,7 @@ class Platform:
     pepper: str = field(default_factory=lambda: secrets.token_hex(32))
     key_ring: str = field(default_factory=lambda: "k1:" + base64.b64encode(secrets.token_bytes(32)).decode())
     _ports: dict[str, tuple[int, int | None]] = field(default_factory=dict)
+    _envs: dict[str, Mapping[str, str]] = field(default_factory=dict)
 
     def env(self, replica: str = "tool", more: Mapping[str, str] | None = None) -> dict[str, str]:
         """What a process of this platform is given."""
@@ -106,13 +107,20 @@ class Platform:
         self.tool("topics", "--partitions", str(partitions))
         self.tool("migrate")
 
+    def new_key(self, account: str) -> str:
+        """A key with every scope and no practical limit; the account is made where there is none of that name."""
+        return self.tool("keys", "create", "--account", account, "--plan", "enterprise").stdout.split()[-1]
+
     def start(self, name: str, *, replica: str | None = None, env: Mapping[str, str] | None = None) -> Running:
-        """Start a service (or a further replica of it) on the ports it had before, if any. Does not wait."""
+        """Start a service (or a further replica of it) on the ports it had before, if any, and with the environment it
+        had before where none is given. Does not wait."""
         replica = replica or name
+        env = self._envs.setdefault(replica, {}) if env is None else env
+        self._envs[replica] = env
         ops_port, http_port = self._ports.setdefault(
             replica, (free_port(), free_port() if name in HTTP_SERVICES else None)
         )
-        more = {"MILLRACE_OPS_PORT": str(ops_port), **(env or {})}
+        more = {"MILLRACE_OPS_PORT": str(ops_port), **env}
         if http_port is not None:
             more["MILLRACE_HTTP_PORT"] = str(http_port)
         log = self.folder / f"{replica}.log"
@@ -154,9 +162,9 @@ class Platform:
         running.process.wait()
         self.deaths[replica] = self.deaths.get(replica, 0) + 1
 
-    def restart(self, replica: str) -> Running:
+    def restart(self, replica: str, *, env: Mapping[str, str] | None = None) -> Running:
         """Start what was killed, as its supervisor would."""
-        return self.start(self.running[replica].name, replica=replica)
+        return self.start(self.running[replica].name, replica=replica, env=env)
 
     def tail(self, replica: str, lines: int = 30) -> str:
         """The last lines of its log."""
