@@ -48,7 +48,7 @@ lint: $(INSTALLED) ## ruff: rules and format
 types: $(INSTALLED) ## mypy, strict
 	@$(VENV)/bin/mypy
 
-arch: $(INSTALLED) ## import-linter: the layers of DESIGN section 7
+arch: $(INSTALLED) ## import-linter: the layers of ARCHITECTURE.md
 	@$(VENV)/bin/lint-imports
 
 check: lint types arch test ## What CI runs

@@ -2,7 +2,7 @@
 
 The real `MatcherHandler` decides every batch and the real `SourceWindow` drops what comes twice; only the log, the
 processor's order of steps, the orchestrator's and dispatcher's reading and the projector's union are modelled. A
-schedule is a seed. Each rule of DESIGN section 3 can be left out (`Rules`), and must then be seen to fail.
+schedule is a seed. Each rule of docs/adr/0001 can be left out (`Rules`), and must then be seen to fail.
 One tick is a hundredth of the uniqueKey window, so that a few steps cross days.
 """
 

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import aiohttp
 
+from millrace_devstack import launch
+
 SERVICES = (
     "gateway",
     "matcher",
@@ -31,6 +33,7 @@ SERVICES = (
     "api",
 )
 HTTP_SERVICES = ("gateway", "api")
+BOUND = (sys.executable, "-I", "-S", launch.__file__)
 
 
 def free_port() -> int:

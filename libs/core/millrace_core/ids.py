@@ -2,7 +2,7 @@
 
 A random id is a UUIDv7. A derived id is a UUIDv8: 48 bits of the origin's time in milliseconds, then SHA-256 of its
 parts, so a row's day follows from its id alone and a repeat of the same work names the same thing.
-Written form: prefix, underscore, 32 hexadecimal digits (`evt_0190…`). Source: DESIGN section 3, Identity.
+Written form: prefix, underscore, 32 hexadecimal digits (`evt_0190…`).
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """One Kafka broker (KRaft, one node, loopback only) as a child process.
 
 Guarantee: after `start()` it answers on `bootstrap`; it ends with this process, however that ends; the same `home`
-can be started again after any death. Configured as the platform wants a broker (DESIGN sections 3 and 8), with one
+can be started again after any death. Configured as the platform wants a broker, with one
 replica of everything. Not here: topics (`millrace_kafka.admin`).
 """
 

@@ -1,4 +1,4 @@
-"""The catalogue: every topic, who may write to it, how it is keyed and kept. Source: DESIGN section 3, Topics.
+"""The catalogue: every topic, who may write to it, how it is keyed and kept.
 
 No topic has both plain and transactional writers; producers ask the catalogue and refuse the other kind.
 Partition counts never change in place: growth is a new version of the topic. Not here: how topics are created
