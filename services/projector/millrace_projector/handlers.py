@@ -32,7 +32,7 @@ from millrace_core.messages import (
     StepStarted,
     decode,
 )
-from millrace_core.record import ACCOUNT, SOURCE, Received, header, parse_source
+from millrace_core.record import ACCOUNT, SOURCE, Received, header
 from millrace_projector.rows import Rows
 from millrace_projector.tables import Row
 from millrace_projector.values import (
@@ -42,6 +42,7 @@ from millrace_projector.values import (
     int4_or_none,
     int8,
     json_copy,
+    known_uuid_hex,
     moment,
     moment_or_none,
     short_topic,
@@ -92,8 +93,7 @@ def event_decided(record: Received, rows: Rows) -> None:
     """`event-facts`: the outcome of one record on `events`, and the children it names."""
     fact = decode(record.value, EventFact)
     event, account = uuid_hex(fact.event), clean(fact.account)
-    source = parse_source(header(record, SOURCE))
-    place = (int4(source.partition), int8(source.offset)) if source is not None else NO_PLACE
+    place = _source_place(record)
     outcome = (
         event,
         *place,
@@ -104,10 +104,10 @@ def event_decided(record: Received, rows: Rows) -> None:
         clean_or_none(fact.reason),
     )
     children: list[Row] = [
-        (event, "run", uuid_hex(run.id), account, uuid_hex(run.subscription), None) for run in fact.runs
+        (event, "run", uuid_hex(run.id), account, known_uuid_hex(run.subscription), None) for run in fact.runs
     ]
     for child in fact.deliveries:
-        subscription, endpoint = uuid_hex(child.subscription), uuid_hex(child.endpoint)
+        subscription, endpoint = known_uuid_hex(child.subscription), known_uuid_hex(child.endpoint)
         children.append((event, "delivery", uuid_hex(child.id), account, subscription, endpoint))
     rows.event_outcomes.setdefault((event, *place), outcome)
     for row in children:
@@ -205,10 +205,10 @@ def delivery_asked(record: Received, rows: Rows) -> None:
     """`deliveries`: a message that shall be delivered is a row `queued`. Records that ask for its further attempts
     say the same again."""
     delivery = decode(record.value, Delivery)
-    id, endpoint, event = uuid_hex(delivery.id), uuid_hex(delivery.endpoint), uuid_hex(delivery.event)
+    id, endpoint, event = uuid_hex(delivery.id), known_uuid_hex(delivery.endpoint), uuid_hex(delivery.event)
     # Never the record's own time: of several records for one delivery, in different topics, any may be read first.
     created_at = moment(delivery.created_at or ids.time_ms_of(delivery.id))
-    subscription = uuid_hex_or_none(delivery.subscription)
+    subscription = None if delivery.subscription is None else known_uuid_hex(delivery.subscription)
     row = rows.delivery(id, clean(delivery.account), endpoint, event)
     if row.created_at is not None:
         return
@@ -223,7 +223,7 @@ def delivery_told(record: Received, rows: Rows) -> None:
     """`delivery-facts`: attempts, and how a delivery ended."""
     fact: DeliveryFact = decode(record.value, DeliveryFact)  # type: ignore[arg-type]
     id, at = uuid_hex(fact.delivery), moment(fact.at)
-    endpoint, event, account = uuid_hex(fact.endpoint), uuid_hex(fact.event), clean(fact.account)
+    endpoint, event, account = known_uuid_hex(fact.endpoint), uuid_hex(fact.event), clean(fact.account)
     if isinstance(fact, DeliveryEnded):
         row = rows.delivery(id, account, endpoint, event)
         if row.becomes(fact.outcome, 0):
@@ -280,6 +280,14 @@ def letter_died(record: Received, rows: Rows) -> None:
             json.dumps(others),
         )
     )
+
+
+def _source_place(record: Received) -> tuple[int, int]:
+    """Partition and offset of the record that a fact is about."""
+    parts = (header(record, SOURCE) or b"").split(b":")
+    if len(parts) != 3 or not (parts[1].isdigit() and parts[2].isdigit()):
+        return NO_PLACE
+    return int4(int(parts[1])), int8(int(parts[2]))
 
 
 def _text(value: bytes | None) -> str | None:

@@ -8,6 +8,7 @@ Ids stay text (32 hexadecimal digits): the driver packs them, and they sort as t
 import json
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from millrace_core.errors import Reject
 
@@ -32,6 +33,10 @@ def uuid_hex(id: str) -> str:
     if match is None:
         raise Reject(f"{clean(id[:80])!r} is not an id: expected a prefix, an underscore and 32 hexadecimal digits")
     return match[1]
+
+
+# For ids that few things have and many records name: subscriptions, endpoints, plans.
+known_uuid_hex = lru_cache(maxsize=4_096)(uuid_hex)
 
 
 def uuid_hex_or_none(id: str | None) -> str | None:
