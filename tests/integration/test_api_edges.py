@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.support.api_world import ApiWorld
+from tests.support.waiting import eventually
 from tests.unit.test_api_openapi import described_routes
 
 ROUTES_WITH_ID = [(method, path) for method, path in described_routes() if "{id}" in path]
@@ -98,3 +99,19 @@ async def test_answers_are_counted_by_route(api: ApiWorld) -> None:
     assert 'route="/v1/jobs/{id}"' in metrics
     assert "0" * 32 not in metrics
     assert 'surface="native"' in metrics
+
+
+async def test_relay_and_pool_are_watched(api: ApiWorld) -> None:
+    async def shown() -> bool:
+        text = api.context.metrics.exposition().decode()
+        return all(
+            re.search(rf"^{series} ", text, re.MULTILINE)
+            for series in (
+                r"millrace_relay_entries_total",
+                r"millrace_relay_waiting_entries",
+                r"millrace_relay_oldest_waiting_age_seconds",
+                r'millrace_postgres_pool_connections\{state="idle"\}',
+            )
+        )
+
+    await eventually(shown)

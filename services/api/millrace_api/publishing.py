@@ -1,6 +1,6 @@
 """Between the relay, which speaks of outbox entries, and the writer of `control`, which is fenced by the broker."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from millrace_core.errors import Retry, Stale
 from millrace_kafka.control_log import ControlEntry, ControlWriter
@@ -10,8 +10,10 @@ from millrace_store.outbox import Entry
 class RelayWriter:
     """A `millrace_store.relay.ControlLog`: one life of the relay's writer."""
 
-    def __init__(self, writer: ControlWriter) -> None:
+    def __init__(self, writer: ControlWriter, *, published: Callable[[int], None] = lambda _: None) -> None:
+        """`published` is told how many entries went out."""
         self._writer = writer
+        self._published = published
 
     async def start(self) -> None:
         await self._writer.start()
@@ -20,9 +22,11 @@ class RelayWriter:
         """Raises Retry also when another writer has fenced this one: the relay then begins its life again."""
         rows = [ControlEntry(entry.kind, entry.account, entry.id, entry.version, entry.value) for entry in entries]
         try:
-            return await self._writer.write(rows)
+            position = await self._writer.write(rows)
         except Stale as error:
             raise Retry(str(error)) from error
+        self._published(len(rows))
+        return position
 
     async def stop(self) -> None:
         await self._writer.stop()

@@ -10,6 +10,7 @@ from millrace_api.application.arrivals import TOPICS, Arrivals, Offsets
 from millrace_api.application.changes import Changes
 from millrace_api.application.database import Database
 from millrace_api.application.keys import KeyMaker
+from millrace_api.outbox_watch import OutboxWatch
 from millrace_api.publishing import RelayWriter
 from millrace_api.retirement import SecretRetirement
 from millrace_api.settings import ApiSettings
@@ -46,7 +47,8 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         cluster, followers={"key": keys, "account": accounts}, clock=context.clock, observer=context.observer
     )
     producer = PlainProducer(cluster, observer=context.observer)
-    relay = Relay(dsn, writer=lambda: RelayWriter(ControlWriter(cluster)))
+    published = context.metrics.counter(metric_defs.RELAY_ENTRIES)
+    relay = Relay(dsn, writer=lambda: RelayWriter(ControlWriter(cluster), published=published.inc))
     pool = await context.stack.enter_async_context(open_pool(dsn, name="millrace api"))
     database = Database(pool)
     ends = EndsReader(cluster)
@@ -80,6 +82,9 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
     context.health.add("log", producer.ready)
     context.health.add("control", view.ready)
     context.health.add("relay", relay.ready)
+    connections = metric_defs.POSTGRES_CONNECTIONS
+    context.metrics.watch(connections, lambda: pool.get_size() - pool.get_idle_size(), "used")
+    context.metrics.watch(connections, pool.get_idle_size, "idle")
     context.metrics.watch(metric_defs.CONTROL_AGE_SECONDS, view.fresh_age_s)
     context.metrics.watch(metric_defs.CONTROL_POSITION, lambda: view.position)
     context.metrics.watch(metric_defs.CONTROL_ENTRIES, lambda: len(keys), "key")
@@ -89,6 +94,7 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         relay=relay.run,
         changes=api.changes.run,
         arrivals=arrivals.run,
+        outbox=OutboxWatch(database, context.metrics).run,
         retirement=SecretRetirement(api.changes, context.log).run,
     )
 
