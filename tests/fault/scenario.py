@@ -151,9 +151,7 @@ def world(sink: str, *, pepper: str, ring: keyring.KeyRing) -> World:
     )
     listen(f"e:{PROVIDER}/alpha*", "run", job, lambda name, _: name.startswith("alpha"))
     listen(f"e:{PROVIDER}/beta", "run", chain, lambda name, _: name == "beta")
-    listen(
-        "e:*/gamma", "run", chain, lambda name, p: name == "gamma" and p["total"] < 30, where="input.total < 30"
-    )
+    listen("e:*/gamma", "run", chain, lambda name, p: name == "gamma" and p["total"] < 30, where="input.total < 30")
     return World(key, entries, listeners, secret)
 
 
