@@ -10,9 +10,9 @@ import aiohttp
 import pytest
 
 from millrace_kafka.client import Cluster
-from tests.e2e.sink import Sink, sink
 from tests.support import infra
 from tests.support.platform import SERVICES, Platform
+from tests.support.sink import Sink, sink
 from tests.support.user import User
 
 
@@ -45,6 +45,8 @@ async def millrace(kafka: str, postgres: str, tmp_path_factory: pytest.TempPathF
         timeout = aiohttp.ClientTimeout(total=30)
         async with aiohttp.ClientSession(timeout=timeout) as session, sink() as made:
             user, stranger = (User(session, platform.url("api"), platform.url("gateway"), key) for key in keys)
+            await user.welcome()
+            await stranger.welcome()
             yield Millrace(platform, cluster, user, stranger, made)
     except BaseException:
         for replica in platform.running:

@@ -52,6 +52,17 @@ class User:
         async with self.session.request(method, url, data=body, headers=more) as answer:
             return Answer(answer.status, answer.headers, await answer.read())
 
+    async def welcome(self, *, timeout_s: float = 20.0) -> None:
+        """Wait until API and gateway know the key. One that the command line made is in force when the relay has told
+        of it."""
+
+        async def is_known() -> bool:
+            posted = await self.send("POST", self.gateway + PUBLISH, b"{}")
+            asked = await self.ask("GET", "/v1/accounts/me")
+            return (posted.status, asked.status) == (400, 200)
+
+        await eventually(is_known, timeout_s=timeout_s, what="the key is known")
+
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """One request to the API."""
         return await self.send(method, self.api + path, None if body is None else orjson.dumps(body), **headers)

@@ -1,4 +1,4 @@
-"""Where webhooks and http steps of the end-to-end tests arrive. Signatures are checked with the official library."""
+"""Where webhooks and http steps of a running Millrace arrive. Signatures are checked with the official library."""
 
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Mapping
