@@ -152,3 +152,13 @@ async def test_a_position_outside_the_log_stops_its_partition_alone(cluster: Clu
 
         await eventually(all_else, timeout_s=20.0)
     assert set(observer.stops) == {("events", number)}
+
+
+async def test_it_waits_for_its_topics(cluster: Cluster, database: str) -> None:
+    await migrate(database)
+    async with projector(cluster, database) as running:
+        await eventually(lambda: "cannot be found" in (running.ready() or ""), timeout_s=30.0)
+        await create_topics(cluster)
+        await story.append(cluster, story.Teller().whole(0))
+        await until_projected(cluster, database, timeout_s=60.0)
+        await eventually(lambda: running.ready() is None)

@@ -48,16 +48,17 @@ class PositionedConsumer:
         await self.stop()
 
     async def start(self) -> None:
-        """Join the group and connect. Raises Retry when the broker is away, leaving nothing open."""
+        """Join the group and connect. Raises Retry, leaving nothing open, when the broker is away or a topic is not
+        there yet (a member would hear of it minutes later)."""
         await self.reader.start()
         member = clients.member(self._cluster, group=self._cluster.group(self._group), instance=self._instance)
         self._member = member
         member.subscribe([self._cluster.topic(name) for name in self._topics], listener=_Assignment(self, member))
         try:
+            await self.reader.partitions(self._topics)
             await clients.start(member)
         except BaseException:
-            self._member = None
-            await self.reader.stop()
+            await self.stop()
             raise
 
     async def stop(self) -> None:
