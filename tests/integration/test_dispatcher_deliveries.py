@@ -42,6 +42,7 @@ from tests.support.dispatching import (
     endpoint_control,
 )
 from tests.support.receiver import Answer, Receiver, Request, answers, answers_status, receiving
+from tests.support.task_services import living, scheduling
 from tests.support.waiting import eventually
 
 
@@ -182,6 +183,27 @@ async def test_every_way_a_receiver_behaves_is_decided(
         assert timer.due == fact.retry_at
         assert decode(bytes(timer.record), Delivery).attempt == 2
     assert len((fact.response or "").encode()) <= limits.RESPONSE_KEPT_BYTES_MAX
+
+
+async def test_a_retry_waits_on_the_log_and_comes_back_through_the_scheduler(world: World) -> None:
+    """Fails twice, then works: three attempts under one id, whoever lives or dies meanwhile."""
+    async with receiving(answers_status(502)) as receiver, living(scheduling(world.cluster)) as scheduler:
+        await world.endpoint(endpoint_control(receiver.url(), retry_schedule_s=(0.2, 0.2, 0.2)))
+        async with dispatching(world, clean=False):
+            await world.ask(delivery_of())
+            await world.told(1)
+        await scheduler.ready()
+        async with dispatching(world):
+            await world.told(2)
+            receiver.answer = answers_status(200)
+            facts = await world.told(3)
+    attempts = {fact.attempt: fact.outcome for fact in facts if isinstance(fact, DeliveryAttempted)}
+    assert list(attempts.values())[-1] == "succeeded"
+    assert set(list(attempts.values())[:-1]) == {"retrying"}
+    assert {request.headers["webhook-id"] for request in receiver.requests} == {delivery_of().id}
+    assert {request.body for request in receiver.requests} == {BODY}
+    for request in receiver.requests:
+        Webhook(SECRET).verify(request.body, request.headers)
 
 
 async def test_a_delivery_waits_for_the_control_position_it_was_decided_on(world: World) -> None:

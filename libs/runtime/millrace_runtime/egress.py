@@ -245,13 +245,15 @@ class Egress:
         peer = _Peer(account, target.scheme, target.host, target.port)
         has_body = not head.startswith(b"HEAD ")
         ends = time.monotonic() + timeout_s
-        while (connection := self._take(peer)) is not None:
+        kept = self._take(peer)
+        if kept is not None:
             try:
-                return await self._ask(connection, peer, request, timeout_s, read_bytes_max, has_body)
+                return await self._ask(kept, peer, request, timeout_s, read_bytes_max, has_body)
             except OutgoingFailed as failed:
-                if failed.code != "connection_lost" or connection.has_heard:
+                if failed.code != "connection_lost" or kept.has_heard:
                     raise
-        connection = await self._connect(target, timeout_s)
+        left_s = max(0.001, ends - time.monotonic())
+        connection = await self._connect(target, left_s)
         left_s = max(0.001, ends - time.monotonic())
         return await self._ask(connection, peer, request, left_s, read_bytes_max, has_body)
 
