@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from array import array
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
@@ -137,7 +138,8 @@ async def paced(
 ) -> tuple[Answers, array[float]]:
     """Open loop: request `n` leaves at `n / rate`; the answers, and when each request was due (perf_counter, by n)."""
     answers = Answers()
-    free: list[Connection] = []
+    # In turn, so that none idles until the server closes it.
+    free: deque[Connection] = deque()
     wanted = asyncio.Event()
 
     def idle(connection: Connection) -> None:
@@ -160,7 +162,7 @@ async def paced(
             wanted.clear()
             await wanted.wait()
         # Behind plan: the delay counts, so it is measured from when the request was due.
-        written = free.pop().send(make(n))
+        written = free.popleft().send(make(n))
         due.append(min(at, written) if written - at > 0.001 else written)
     while len(free) < len(pool):
         wanted.clear()
