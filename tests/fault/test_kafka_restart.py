@@ -32,10 +32,13 @@ class Matching:
     def restore(self, partition: int, entries: Iterable[tuple[bytes, bytes, int]]) -> None: ...
     def forget(self, partition: int) -> None: ...
 
+    def tally(self) -> Sequence[Output]:
+        return ()
+
     def handle(self, records: Sequence[Received], position: int) -> Handled:
         outputs = [Output("deliveries", r.key, r.value) for r in records]
         outputs += [Output("run-commands", r.key, r.value) for r in records]
-        return Handled(outputs, [Output("event-facts", r.key, r.value) for r in records], [], [])
+        return Handled(outputs, [Output("event-facts", r.key, r.value) for r in records], [])
 
 
 async def work(record: Received) -> Sequence[Output]:

@@ -32,6 +32,7 @@ class Matching:
         self.forgotten: list[int] = []
         self.handled: list[bytes] = []
         self.calls: list[str] = []
+        self.tallied: list[Output] = []
 
     def restore(self, partition: int, entries: Iterable[tuple[bytes, bytes, int]]) -> None:
         self.calls.append(f"restore {partition}")
@@ -40,9 +41,13 @@ class Matching:
     def forget(self, partition: int) -> None:
         self.forgotten.append(partition)
 
+    def tally(self) -> Sequence[Output]:
+        taken, self.tallied = self.tallied, []
+        return taken
+
     def handle(self, records: Sequence[Received], position: int) -> Handled:
         self.calls.append(f"handle {records[0].partition}")
-        handled = Handled([], [], [], [])
+        handled = Handled([], [], [])
         for record in records:
             value = record.value or b""
             if value == b"bug":
@@ -56,7 +61,7 @@ class Matching:
             handled.outputs.append(Output("deliveries", b"endpoint", value, head))
             handled.facts.append(Output("event-facts", record.key, value, head))
             handled.changes.append((record.partition, b"seen " + value, b"%d" % record.offset))
-            handled.tallies.append(Output("tallies", b"account", value))
+            self.tallied.append(Output("tallies", b"account", value))
         return handled
 
 

@@ -301,17 +301,20 @@ def test_a_subscription_does_not_reach_back() -> None:
     assert len(matcher(late).handle([record_of(event(), at=NOON + 1)], 1).outputs) == 1
 
 
-def test_the_batch_is_tallied() -> None:
+def test_what_was_matched_since_the_last_call_is_tallied() -> None:
     handler = matcher(to_endpoint(), to_plan())
     records = [record_of(event(uniqueKey="k"), 0), record_of(event(uniqueKey="k"), 1), record_of(event(), 2, NOON + 5)]
-    (output,) = handler.handle(records, 1).tallies
+    handler.handle(records[:1], 1)
+    handler.handle(records[1:], 1)
+    (output,) = handler.tally()
     assert output.topic == "tallies"
     assert output.key == ACCOUNT.encode()
     assert decode(output.value, Tally) == Tally(account=ACCOUNT, at=NOON + 5, counts=(("e:custom/x", 2, 2, 2),))
+    assert handler.tally() == []
 
 
 def test_an_empty_batch_is_nothing() -> None:
-    assert matcher().handle([], 1) == Handled([], [], [], [])
+    assert matcher().handle([], 1) == Handled([], [], [])
 
 
 GOOD = record_of(event())

@@ -20,12 +20,11 @@ class Handled(msgspec.Struct, gc=False):
     """What an idempotent handler made of a batch, in the order in which it may become visible.
 
     `outputs` are acked first; then `facts` (which name them) and `changes` (changelog, to the records' own
-    partition); only then is the batch's position committed. `tallies` may be lost."""
+    partition); only then is the batch's position committed."""
 
     outputs: list[Output]
     facts: list[Output]
     changes: list[tuple[int, bytes, bytes]]  # source partition, state key, value
-    tallies: list[Output]
 
 
 class Parked(Reject):
@@ -50,6 +49,11 @@ class IdempotentHandler(Protocol):
     def handle(self, records: Sequence[Received], position: int) -> Handled:
         """Decide a batch of one partition, in order. `position` is the control view's, stamped on every output.
         May be called again with records it has seen: the answer must name the same ids."""
+        ...
+
+    def tally(self) -> Sequence[Output]:
+        """What was counted since the last call, asked for about once a second. May be lost or, after a failure, count
+        a batch twice: nothing is decided by it."""
         ...
 
 

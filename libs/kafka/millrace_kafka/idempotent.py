@@ -33,7 +33,7 @@ from millrace_kafka.topics import CATALOGUE, Writer
 log = logging.getLogger(__name__)
 
 POLL_S = 0.25
-LAG_EVERY_S = 1.0
+TELL_EVERY_S = 1.0
 # A revocation must be over before the session is, or the group goes on without us and the commit is refused.
 REVOKE_S_MAX = limits.SESSION_TIMEOUT_S / 2
 
@@ -69,7 +69,6 @@ class _Decided:
     outputs: list[Output] = field(default_factory=list)
     facts: list[Output] = field(default_factory=list)
     changes: list[Output] = field(default_factory=list)
-    tallies: list[Output] = field(default_factory=list)
 
 
 class IdempotentProcessor:
@@ -121,7 +120,7 @@ class IdempotentProcessor:
         self._changed = asyncio.Event()
         self._gate = asyncio.Lock()
         self._flushing = asyncio.Lock()
-        self._told_lag_at = 0.0
+        self._told_at = 0.0
 
     def ready(self) -> str | None:
         """None when every partition that is ours is being handled, else why not."""
@@ -142,6 +141,7 @@ class IdempotentProcessor:
                 flusher = tasks.create_task(self._flush_often())
                 await self._work(stop)
                 flusher.cancel()
+                self._tell_tallies()
                 leave.set()
         finally:
             await self._feed.stop()
@@ -208,15 +208,14 @@ class IdempotentProcessor:
         partition.facts += each.facts
         partition.changes += each.changes
         partition.position = partition.gathered = each.records[-1].offset + 1
-        for tally in each.tallies:
-            self._tell(tally)
 
-    def _tell(self, tally: Output) -> None:
+    def _tell_tallies(self) -> None:
         """Tallies may be lost: nobody waits for them."""
-        try:
-            self._producer.submit(tally).add_done_callback(lambda future: future.cancelled() or future.exception())
-        except (Reject, Retry) as error:
-            log.info("tally.lost reason=%s", error)
+        for tally in self._handler.tally():
+            try:
+                self._producer.submit(tally).add_done_callback(lambda future: future.cancelled() or future.exception())
+            except (Reject, Retry) as error:
+                log.info("tally.lost reason=%s", error)
 
     def _not_held(self, since: float) -> None:
         """A process that was frozen wakes in the middle of a batch that another may have handled meanwhile."""
@@ -274,7 +273,6 @@ class IdempotentProcessor:
         decided.outputs += handled.outputs
         decided.facts += handled.facts
         decided.changes += changes
-        decided.tallies += handled.tallies
 
     # ── facts, changelog, positions ─────────────────────────────────────────────────────────────────────────────────
 
@@ -282,7 +280,7 @@ class IdempotentProcessor:
         while True:
             await asyncio.sleep(self._facts_gather_s)
             await self._flush()
-            self._tell_lag()
+            self._tell_now_and_then()
 
     async def _flush(self) -> None:
         """Write what was gathered: facts, then changelog, then positions. A failure begins those partitions anew."""
@@ -301,11 +299,12 @@ class IdempotentProcessor:
     async def _commit(self, positions: dict[int, int]) -> None:
         await self._membership.commit({(self._topic, number): (at, "") for number, at in positions.items()})
 
-    def _tell_lag(self) -> None:
+    def _tell_now_and_then(self) -> None:
         now = self._clock.monotonic()
-        if now - self._told_lag_at < LAG_EVERY_S:
+        if now - self._told_at < TELL_EVERY_S:
             return
-        self._told_lag_at = now
+        self._told_at = now
+        self._tell_tallies()
         for part in self._feed.parts:
             partition = self._partitions.get(part[1])
             if partition is not None:

@@ -44,6 +44,7 @@ class MatcherHandler:
         self.plans = Plans()
         self.endpoints = Endpoints()
         self.unique_keys = UniqueKeys()
+        self._tallies = Tallies()
 
     @property
     def followers(self) -> Mapping[str, ControlFollower]:
@@ -60,23 +61,25 @@ class MatcherHandler:
 
     def handle(self, records: Sequence[Received], position: int) -> Handled:
         """Decide a batch of one partition, in order. Safe to repeat: the same records name the same ids."""
-        handled = Handled([], [], [], [])
-        tallies = Tallies()
+        handled = Handled([], [], [])
         control = b"%d" % position
         outcomes: Counter[str] = Counter()
         for one in records:
             try:
-                outcomes[self._decide(one, control, handled, tallies)] += 1
+                outcomes[self._decide(one, control, handled)] += 1
             # Beside Reject: half a surrogate pair, or lists nested without end, which only the gateway keeps out.
             except (Reject, UnicodeEncodeError, RecursionError) as reason:
                 _park(one, str(reason), control, handled)
                 outcomes["dead_lettered"] += 1
-        handled.tallies.extend(tallies.outputs(records))
         if records:
             self._told(records[0].partition, outcomes, handled)
         return handled
 
-    def _decide(self, one: Received, control: bytes, handled: Handled, tallies: Tallies) -> str:
+    def tally(self) -> list[Output]:
+        """The counts of all batches since the last call."""
+        return self._tallies.take()
+
+    def _decide(self, one: Received, control: bytes, handled: Handled) -> str:
         """One record, and its outcome. What raises Reject in here has left nothing behind."""
         headers = dict(one.headers)
         event, properties = read_event(one, headers)
@@ -102,7 +105,7 @@ class MatcherHandler:
             handled.changes.append((one.partition, *change))
         handled.outputs.extend(outputs)
         handled.facts.extend(matched_facts(origin, runs, deliveries))
-        tallies.add(event.account, event.identifier, len(runs), len(deliveries))
+        self._tallies.add(one, event.account, event.identifier, len(runs), len(deliveries))
         return "matched" if outputs else "unmatched"
 
     def _children(self, origin: Origin) -> tuple[list[Output], list[tuple[str, str]], list[tuple[str, str, str]]]:

@@ -1,9 +1,7 @@
-"""What a batch held, by account: one small record for the meter, so that it need not see every event.
+"""What was matched, by account: one small record a second for the meter, so that it need not see every event.
 
-Written after the batch and not waited for: a crash may lose or repeat it, and the meter's figures say so.
+Not waited for: a crash may lose or repeat it, and the meter's figures say so.
 """
-
-from collections.abc import Sequence
 
 from millrace_core import record
 from millrace_core.messages import Tally, encode
@@ -13,15 +11,17 @@ TALLIES = "tallies"
 
 
 class Tallies:
-    """The counts of one batch."""
+    """The counts since the last `take`."""
 
-    __slots__ = ("_accounts",)
+    __slots__ = ("_accounts", "_last")
 
     def __init__(self) -> None:
         self._accounts: dict[str, dict[str, list[int]]] = {}
+        self._last: Received | None = None
 
-    def add(self, account: str, identifier: str, runs: int, deliveries: int) -> None:
+    def add(self, one: Received, account: str, identifier: str, runs: int, deliveries: int) -> None:
         """One event, and what it came to. Duplicates are not counted: they are no events of their own."""
+        self._last = one
         identifiers = self._accounts.get(account)
         if identifiers is None:
             identifiers = self._accounts[account] = {}
@@ -32,8 +32,12 @@ class Tallies:
         counts[1] += runs
         counts[2] += deliveries
 
-    def outputs(self, records: Sequence[Received]) -> list[Output]:
-        """`tallies`: one record for each account, dated by the batch's last record."""
+    def take(self) -> list[Output]:
+        """`tallies`: one record for each account, dated by the last event counted."""
+        accounts, last = self._accounts, self._last
+        if last is None:
+            return []
+        self._accounts, self._last = {}, None
         return [
             Output(
                 TALLIES,
@@ -41,11 +45,11 @@ class Tallies:
                 encode(
                     Tally(
                         account=account,
-                        at=records[-1].timestamp,
+                        at=last.timestamp,
                         counts=tuple((identifier, *counts) for identifier, counts in identifiers.items()),  # type: ignore[misc]
                     )
                 ),
-                ((record.ACCOUNT, account.encode()), (record.SOURCE, source_of(records[-1]))),
+                ((record.ACCOUNT, account.encode()), (record.SOURCE, source_of(last))),
             )
-            for account, identifiers in self._accounts.items()
+            for account, identifiers in accounts.items()
         ]
