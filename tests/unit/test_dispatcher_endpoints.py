@@ -5,6 +5,7 @@ import hmac
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 from standardwebhooks import Webhook
 
@@ -194,6 +195,19 @@ def test_what_lies_below_the_window_is_stale() -> None:
     claims = Claims()
     assert verdict(claims, asked(10, limits.SOURCE_WINDOW_OFFSETS + 100, delivery(1))) == "new"
     assert verdict(claims, asked(11, 50, delivery(2))) == "stale"
+
+
+def test_what_was_moved_late_is_not_stale_though_its_source_lies_far_back() -> None:
+    """The lanes move what waits when there is no more room: behind newer deliveries that were moved as they came."""
+
+    def moved(offset: int, source: int, n: int) -> Written:
+        topic = "millrace.ns.deliveries-overflow.v1"
+        return msgspec.structs.replace(asked(offset, source, delivery(n)), topic=topic)
+
+    claims = Claims()
+    assert verdict(claims, moved(10, limits.SOURCE_WINDOW_OFFSETS + 100, 1)) == "new"
+    assert verdict(claims, moved(11, 50, 2)) == "new"
+    assert verdict(claims, moved(12, limits.SOURCE_WINDOW_OFFSETS + 100, 1)) == "repeat"
 
 
 def test_a_record_that_waits_for_its_turn_does_not_grow_stale() -> None:

@@ -5,6 +5,8 @@ An attempt is claimed by the offset of the first record that asked for it: that 
 handled again, with the same delivery id. Records are looked at once, in the log's order, when they are read: one that
 then waits for its turn must not grow stale meanwhile. A record without a source is always new: a fired timer's, which
 is written exactly once, or one asked for by hand.
+On `deliveries-overflow` nothing is stale: what was moved there stood in the order in which it was moved, so a record
+that waited long before comes behind others whose sources are far ahead of its own.
 One window for each input partition; nothing is kept elsewhere, a new owner rebuilds it by reading the log back.
 """
 
@@ -13,6 +15,7 @@ import msgspec
 from millrace_core import limits, record
 from millrace_core.record import Received
 from millrace_core.seen import SourceWindow, Verdict
+from millrace_dispatcher.outputs import OVERFLOW
 
 
 class _Asked(msgspec.Struct, gc=False):
@@ -57,7 +60,7 @@ class Claims:
         verdict = partition.window.check(source, id, read.offset)
         if verdict == "new":
             partition.window.add(source, id, read.offset)
-        else:
+        elif verdict == "repeat" or record.topic_name(read.topic) != OVERFLOW:
             partition.verdicts[read.offset] = verdict
 
     def take(self, asked_by: Received) -> Verdict:
