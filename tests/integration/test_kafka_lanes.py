@@ -320,6 +320,32 @@ async def test_after_an_unclean_end_the_first_open_record_is_alone_and_the_third
     assert "died" in told.dead_letters[0][3]
 
 
+async def test_a_suspect_that_cannot_be_read_yet_holds_nobody_up(cluster: Cluster) -> None:
+    """The buffer is full of another partition's records before the suspect's first one comes."""
+    await create_topics(cluster, partitions=2)
+    crowd, after = Doing(b"suspect"), Doing()
+    others = [b"%d" % n for n in range(50)]
+    async with producing(cluster) as producer:
+        await producer.write(deliveries(b"suspect", partition=1))
+        async with dying(lanes(cluster, producer, crowd)):
+            await eventually(lambda: crowd.begun == [b"suspect"])
+        made = lanes(cluster, producer, after, buffered_max=10)
+        poll = made._feed.poll
+
+        async def late(**more: Any) -> Any:
+            suspect = made._feed.tp(("deliveries", 1))
+            if made._feed.parts:
+                (made._feed.live.resume if b"9" in after.begun else made._feed.live.pause)(suspect)
+            return await poll(**more)
+
+        made._feed.poll = late
+        async with running(made):
+            await eventually(lambda: made.ready() is None and made._suspects, timeout_s=20)
+            await producer.write(deliveries(*others, partition=0))
+            await at(cluster, {0: 50, 1: 1})
+    assert Counter(after.begun) == Counter([*others, b"suspect"])
+
+
 async def _dies_alone(cluster: Cluster, producer: PlainProducer, alone: Doing, death: int) -> None:
     async with dying(lanes(cluster, producer, alone)):
         await eventually(lambda: alone.begun == [b"killer"])

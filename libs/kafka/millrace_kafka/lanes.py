@@ -312,7 +312,9 @@ class Lanes:
         """Begin whatever may run now."""
         if self._is_draining or self._is_between or self._changed.is_set():
             return
-        if self._suspects:
+        # A suspect whose record has not been read yet holds nobody up: with the buffer full of others' records, or its
+        # partition out of reach, it never would be, and nothing would move again.
+        if any(self._partitions[part].progress.first_open() is not None for part in self._suspects):
             self._begin_alone()
             return
         while self.running < self._in_flight_max and (job := self._queues.begin()) is not None:
