@@ -31,6 +31,8 @@ class Sink:
     refuse: Counter[str] = field(default_factory=Counter)
     answers: dict[str, Any] = field(default_factory=dict)
     arrived: dict[str, list[Arrived]] = field(default_factory=lambda: defaultdict(list))
+    places: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """Where the webhooks of an event arrived."""
     forged: int = 0
 
     async def take(self, request: web.Request) -> web.Response:
@@ -42,7 +44,10 @@ class Sink:
             except Exception:
                 self.forged += 1
                 return web.Response(status=400)
-        self.arrived[path].append(Arrived(path, request.headers, orjson.loads(raw or b"null"), raw))
+        arrived = Arrived(path, request.headers, orjson.loads(raw or b"null"), raw)
+        self.arrived[path].append(arrived)
+        if "webhook-id" in request.headers:
+            self.places[arrived.body["id"]].append(path)
         if self.refuse[path] > 0:
             self.refuse[path] -= 1
             return web.Response(status=500, text="not yet")
