@@ -129,6 +129,49 @@ async def test_stopped_it_has_committed_all_it_did(topics: Cluster) -> None:
         assert await positions(topics, "matcher", "events") == {0: 3, 1: 0}
 
 
+@pytest.mark.parametrize("heeds", [True, False])
+async def test_stopped_while_it_writes_facts_it_commits_nothing_whose_changelog_is_not_written(
+    topics: Cluster, heeds: bool
+) -> None:
+    """A later position would be committed over the entries of what was being written, and repeats pass for new."""
+
+    begun, go_on, stop = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    class Slow(PlainProducer):
+        async def write(self, outputs: Sequence[Output]) -> list[Metadata]:
+            if outputs[0].topic == "event-facts" and not begun.is_set():
+                begun.set()
+                await go_on.wait()
+            return await super().write(outputs)
+
+    class Cuts(IdempotentProcessor):
+        """Planted: the writing is cut off, and what it took is forgotten."""
+
+        def _begin_again(self, partitions: Any, reason: str) -> None:
+            if not stop.is_set():
+                super()._begin_again(partitions, reason)
+
+        async def _work(self, stop: asyncio.Event) -> None:
+            await super()._work(stop)
+            self._flushing = asyncio.Lock()
+
+    async with producing(topics, Slow) as slow, viewing(topics) as view, asyncio.TaskGroup() as tasks:
+        made = processor(topics, view, slow, IdempotentProcessor if heeds else Cuts)
+        await slow.write(events(b"1"))
+        task = tasks.create_task(made.run(stop))
+        await begun.wait()
+        await slow.write(events(b"2"))
+        await eventually(lambda: made._partitions[0].gathered == 2)
+        stop.set()
+        if heeds:
+            await eventually(lambda: made._flushing.locked() and not task.done())
+            go_on.set()
+        await task
+        written = {record.key for record in await read_all(topics, ["matcher-changelog"])}
+        done = (await positions(topics, "matcher", "events"))[0]
+    assert ({b"seen 1", b"seen 2"} <= written if done == 2 else done == 0) == heeds
+
+
 async def test_what_was_in_force_when_an_event_was_appended_is_known_when_it_is_handled(topics: Cluster) -> None:
     writer = ControlWriter(topics)
     await writer.start()
@@ -271,7 +314,7 @@ async def test_killed_before_its_outputs_are_acked_it_has_told_nothing_and_commi
         await producer.write(events(b"1", b"2"))
         made = processor(topics, view, deaf, kind)
         async with dying(made):
-            await eventually(lambda: len(made._handler.handled) >= 2)
+            await eventually(lambda: len(made._handler.handled) >= 2, timeout_s=30)
             if kind is FactsFirst:
                 await eventually(lambda: _told(topics))
             elif kind is CommitsFirst:

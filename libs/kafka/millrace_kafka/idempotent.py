@@ -293,8 +293,11 @@ class IdempotentProcessor:
                 await self._emit([fact for facts, _, _ in taken.values() for fact in facts])
                 await self._emit([change for _, changes, _ in taken.values() for change in changes])
                 await self._commit({number: position for number, (_, _, position) in taken.items()})
-            except MillraceError as error:
-                self._begin_again({each.number: each for each in ripe}, str(error))
+            except BaseException as error:
+                # Also when cancelled: what was taken may not be on the log, so nothing behind it may be committed.
+                self._begin_again({each.number: each for each in ripe}, clients.describe(error))
+                if not isinstance(error, MillraceError):
+                    raise
 
     async def _commit(self, positions: dict[int, int]) -> None:
         await self._membership.commit({(self._topic, number): (at, "") for number, at in positions.items()})
