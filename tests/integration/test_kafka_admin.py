@@ -11,6 +11,7 @@ from millrace_kafka.client import Cluster
 from millrace_kafka.groups import GROUPS
 from millrace_kafka.topics import CATALOGUE
 from tests.support.processing import producing
+from tests.support.waiting import eventually
 
 
 async def test_every_topic_is_as_the_catalogue_says(cluster: Cluster) -> None:
@@ -55,6 +56,12 @@ async def test_a_topic_made_anew_has_another_id(cluster: Cluster) -> None:
     await client.start()
     await client.delete_topics([cluster.topic("events")])
     await client.close()
+    async with Admin(cluster) as admin:
+
+        async def is_gone() -> bool:
+            return not await admin.topics(["events"])
+
+        await eventually(is_gone)
     await create_topics(cluster, partitions=1)
     async with Admin(cluster) as admin:
         assert (await admin.topics(["events"]))["events"].id not in ("", before)
