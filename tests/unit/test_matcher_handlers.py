@@ -28,7 +28,7 @@ from millrace_core.messages import (
 )
 from millrace_core.record import Output, Received, Written, header, payload_bytes
 from millrace_matcher import outputs as written
-from millrace_matcher.handlers import MatcherHandler
+from millrace_matcher.handlers import MatcherHandler, parked
 
 DAY = ids.DAY_MS
 NOON = 20_000 * DAY + DAY // 2
@@ -368,6 +368,15 @@ def test_headers_may_be_missing_or_wrong() -> None:
         handled = matcher().handle([changed(GOOD, headers=headers)], 1)
         (output,) = handled.outputs
         assert PROPERTIES in (output.value or b"")
+
+
+def test_a_record_that_the_processor_parks_has_its_outcome_too() -> None:
+    """The handler did not foresee why: without the fact the event would be unaccounted for ever."""
+    (output,) = parked(record_of(event()), "a bug")
+    fact = decode(output.value, EventFact)
+    assert (fact.outcome, fact.reason, output.topic) == ("dead_lettered", "a bug", "event-facts")
+    assert header(as_received(output), record.SOURCE) is not None
+    assert parked(changed(GOOD, headers=()), "a bug") == []
 
 
 def test_what_would_be_too_large_is_a_dead_letter() -> None:

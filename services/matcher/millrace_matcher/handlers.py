@@ -69,7 +69,8 @@ class MatcherHandler:
                 outcomes[self._decide(one, control, handled)] += 1
             # Beside Reject: half a surrogate pair, or lists nested without end, which only the gateway keeps out.
             except (Reject, UnicodeEncodeError, RecursionError) as reason:
-                _park(one, str(reason), control, handled)
+                handled.outputs.append(dead_letter(one, str(reason)))
+                handled.facts.extend(parked(one, str(reason), control))
                 outcomes["dead_lettered"] += 1
         if records:
             self._told(records[0].partition, outcomes, handled)
@@ -175,18 +176,17 @@ def _fact(origin: Origin, outcome: str, *, reason: str | None = None, duplicate_
     )
 
 
-def _park(one: Received, reason: str, control: bytes, handled: Handled) -> None:
-    """A dead letter; and where the headers say which event it was, the fact that tells so."""
-    handled.outputs.append(dead_letter(one, reason))
+def parked(one: Received, reason: str, control: bytes = b"0") -> list[Output]:
+    """The fact of a record that became a dead letter, as far as its headers say which event it was."""
     headers = dict(one.headers)
     account, id = headers.get(record.ACCOUNT), headers.get(record.ID)
     if not account or not id:
-        return
+        return []
     try:
         event = Event(id=id.decode("ascii"), account=account.decode(), identifier="", received_at=one.timestamp)
         ids.time_ms_of(event.id)
     except (Reject, UnicodeDecodeError):
-        return
+        return []
     origin = origin_of(one, event, b"", headers, control)
     cut = reason[: limits.DEAD_LETTER_REASON_CHARS_MAX]
-    handled.facts.append(other_fact(origin, _fact(origin, "dead_lettered", reason=cut)))
+    return [other_fact(origin, _fact(origin, "dead_lettered", reason=cut))]

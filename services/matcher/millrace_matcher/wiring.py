@@ -8,7 +8,7 @@ from millrace_kafka.client import Cluster
 from millrace_kafka.control import ControlView
 from millrace_kafka.idempotent import IdempotentProcessor
 from millrace_kafka.producer import PlainProducer
-from millrace_matcher.handlers import MatcherHandler
+from millrace_matcher.handlers import MatcherHandler, parked
 from millrace_matcher.settings import MatcherSettings
 from millrace_runtime import metric_defs
 from millrace_runtime.metrics import Metrics
@@ -33,6 +33,7 @@ async def wire(settings: MatcherSettings, context: Context) -> Mapping[str, Work
         observer=context.observer,
         clock=context.clock,
         instance=settings.instance,
+        on_dead_letter=parked,
     )
     context.stack.push_async_callback(producer.stop)
     await producer.start()
