@@ -21,7 +21,7 @@ from millrace_core.dead_letters import TRANSACTIONAL as DEAD_LETTERS
 from millrace_core.dead_letters import dead_letter
 from millrace_core.errors import MillraceError, Reject, Retry
 from millrace_core.handling import Parked, TransactionalHandler
-from millrace_core.record import CONTROL, Output, Received, Written, header
+from millrace_core.record import CONTROL, ID, SOURCE, Output, Received, Written, header
 from millrace_kafka.admin import Admin
 from millrace_kafka.client import Cluster
 from millrace_kafka.control import ControlView
@@ -128,7 +128,9 @@ class Task:
         handler = setup.handler(number)
         assert self._store is not None
         state = Overlay(self._store)
-        handler.load(state, await self._read_back())
+        # Not on the loop: a million timers take seconds, and a membership that misses its heartbeats would give the
+        # partition away, so that the next owner loads it all again.
+        await asyncio.to_thread(handler.load, state, await self._read_back())
         if state.changes():
             raise Retry("a handler may not change state while it loads")
         self._reader.assign(self._positions)
@@ -163,7 +165,7 @@ class Task:
         return found
 
     async def _read_back(self) -> list[Received]:
-        """The headers of the records that stand before our positions: what the handler's windows are made of."""
+        """Source and id of the records that stand before our positions: what the handler's windows are made of."""
         assert self._reader is not None
         kept: list[Received] = []
         for name in self._setup.read_back:
@@ -171,9 +173,7 @@ class Task:
             start, end = (await self._reader.starts([part]))[part], self._positions[part]
             begin = max(start, end - limits.READ_BACK_RECORDS_MAX)
             async for batch in self._reader.read({part: begin}, {part: end}):
-                kept += [
-                    Written(r.topic, r.partition, r.offset, r.timestamp, None, None, tuple(r.headers)) for r in batch
-                ]
+                kept += [Written(r.topic, r.partition, r.offset, r.timestamp, None, None, _window(r)) for r in batch]
         return kept
 
     # ── the loop ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -241,6 +241,7 @@ class Task:
         now_ms = self._setup.clock.now_ms()
         for record in records:
             state.mark()
+            made: Sequence[Output] | None = None
             try:
                 made = handler.handle(record, state, record.timestamp)
                 placed += [self._transactions.place(output) for output in made]
@@ -248,8 +249,9 @@ class Task:
                 raise
             except Exception as error:
                 state.undo()
-                # A Reject comes before any index changes; anything else may have left them half changed.
-                is_index_sound = is_index_sound and isinstance(error, Reject)
+                # A handler's Reject comes before any index changes; anything else may have left them (half) changed,
+                # and an output that cannot be placed comes after.
+                is_index_sound = is_index_sound and isinstance(error, Reject) and made is None
                 placed.append(self._park(record, error))
                 if isinstance(error, Parked):
                     placed += [self._transactions.place(output) for output in error.outputs]
@@ -339,6 +341,10 @@ class Task:
             behind = self._reader.behind(part)
             age_s = max(0.0, (now_ms - oldest[part]) / 1000) if part in oldest else 0.0
             self._setup.observer.lag(*part, behind, age_s)
+
+
+def _window(record: Received) -> tuple[tuple[str, bytes], ...]:
+    return tuple((name, value) for name, value in record.headers if name in (SOURCE, ID))
 
 
 def _counts(cluster: Cluster, records: Sequence[Received]) -> dict[tuple[str, int], int]:
