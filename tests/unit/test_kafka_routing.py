@@ -65,6 +65,13 @@ async def test_a_record_over_the_size_is_refused_by_name_and_size() -> None:
     places.place(Output("dead-letters", b"k", b"v" * limits.RECORD_BYTES_MAX))
 
 
+def test_a_header_without_a_value_has_a_size() -> None:
+    """A dead letter keeps the headers of a record that a stranger wrote."""
+    stranger: Any = (("id", None),)
+    size = size_of(Output("dead-letters", b"k", b"v", stranger))
+    assert size < size_of(Output("dead-letters", b"k", b"v", (("id", b"1"),)))
+
+
 async def test_a_compacted_topic_takes_no_record_without_a_key() -> None:
     with pytest.raises(Reject, match="compacted"):
         (await routing(Writer.TRANSACTIONAL)).place(Output("control", None, b"v"))

@@ -142,14 +142,14 @@ class ControlView:
 
     def _apply(self, record: Received) -> None:
         headers = dict(record.headers)
-        kind = headers.get(KIND, b"").decode("utf-8", "replace")
+        kind = (headers.get(KIND) or b"").decode("utf-8", "replace")
         follower = self._followers.get(kind)
         if follower is None or record.key is None:
             return
         try:
             account, id = headers["account"].decode(), headers["id"].decode()
             version = int(headers[VERSION])
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError) as error:  # a header may have no value
             self._observer.dead_letter(CONTROL_TOPIC, 0, record.offset, f"unreadable headers: {error!r}")
             return
         # The same version again is taken: `control republish` must be able to mend a value.

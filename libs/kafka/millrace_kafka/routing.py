@@ -42,7 +42,8 @@ def size_of(output: Output) -> int:
     """The bytes an output takes on the log, a little more than exactly."""
     size = FRAMING_BYTES + len(output.key or b"") + len(output.value or b"")
     for name, value in output.headers:
-        size += len(name) + len(value) + HEADER_FRAMING_BYTES
+        # A dead letter keeps its headers, and one that a stranger wrote may have no value.
+        size += len(name) + len(value or b"") + HEADER_FRAMING_BYTES
     return size
 
 
