@@ -19,7 +19,7 @@ from millrace_core.messages import (
 from millrace_core.plans import RetryPolicy
 from millrace_core.record import CONTROL, PAYLOAD, TRACEPARENT, Output, Written, header
 from millrace_core.seen import SourceWindow
-from millrace_orchestrator.handlers import READ_BACK, OrchestratorHandler, run_key
+from millrace_orchestrator.handlers import MARK_EVERY_RECORDS, READ_BACK, OrchestratorHandler, run_key
 from millrace_orchestrator.shares import Shares
 from tests.support.plans import ACCOUNT, NOW_MS, chain, job, node, run_id, start
 from tests.support.records import as_record, on, record
@@ -130,6 +130,21 @@ def test_what_comes_below_the_window_is_stale_unless_it_lives() -> None:
     assert fact.outcome == "stale"
     assert not on(outputs, "steps")
     assert not any(key.startswith(b"run/") and run_id(1).encode() in key for key in one.state)
+
+
+def test_a_source_that_lies_further_back_than_is_read_back_begins_no_run_again() -> None:
+    """Its matcher stood still, uncommitted, while those of other partitions went on."""
+    one = task()
+    (step,) = on(one.feed(start_record(1, offset=0, source="events:1:7")), "steps")
+    one.feed(result_record(step))
+    for n, offset in ((2, MARK_EVERY_RECORDS), (3, MARK_EVERY_RECORDS * 2)):
+        one.feed(start_record(n, offset=offset, source=f"events:0:{offset}"))
+    one.log = one.log[-1:]
+    one.crash()
+    (fact,) = facts(one.feed(start_record(1, offset=MARK_EVERY_RECORDS * 9, source="events:1:7")))
+    assert isinstance(fact, RunEnded)
+    assert fact.outcome == "stale"
+    assert tags(one.feed(start_record(4, offset=MARK_EVERY_RECORDS * 9 + 1, source="events:1:8")))[0] == "RunStarted"
 
 
 @pytest.mark.parametrize("topic", ["run-commands", "run-commands-tx"])

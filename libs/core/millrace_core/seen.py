@@ -87,6 +87,17 @@ class SourceWindow:
         for seen in self._partitions.values():
             seen.forget_below(min(seen.ids, default=seen.floor))
 
+    def highest(self) -> dict[tuple[str, int], int]:
+        """The highest offset seen of each source partition (topic, number)."""
+        return {place: seen.highest for place, seen in self._partitions.items()}
+
+    def known_until(self, topic: str, partition: int, highest: int) -> None:
+        """Whoever rebuilt the window found nothing of this source partition, but knows how far it had been: what lies
+        there can no longer be told apart, and is `stale`. One of which something was found stays as it is."""
+        if (topic, partition) not in self._partitions:
+            unseen = self._partitions[topic, partition] = _Partition(self._offsets)
+            unseen.highest, unseen.floor = highest, highest + 1
+
     def __len__(self) -> int:
         """How many ids are remembered."""
         return sum(len(seen.claims) for seen in self._partitions.values())

@@ -56,6 +56,9 @@ READ_BACK = (COMMANDS,)
 
 _RUN = b"run/"
 _ID = b"id/"
+_SOURCE = b"source/"
+# What came after the latest mark is always among what is read back.
+MARK_EVERY_RECORDS = limits.READ_BACK_RECORDS_MAX // 4
 
 
 class OrchestratorHandler:
@@ -65,6 +68,8 @@ class OrchestratorHandler:
         self._shares = shares or Shares()
         self._window = SourceWindow() if window is None else window
         self._ids = IdMemory(_ID)
+        self._marks: dict[bytes, bytes] = {}
+        self._mark_at = MARK_EVERY_RECORDS
 
     def load(self, state: State, read_back: Iterable[Received]) -> None:
         self._ids.load(state)
@@ -77,8 +82,19 @@ class OrchestratorHandler:
                 self._window.add(source, id.decode("utf-8", "replace"), record.offset)
         if count >= limits.READ_BACK_RECORDS_MAX:
             self._window.cut()
+        self._marks = dict(state.scan(_SOURCE))
+        for key, highest in self._marks.items():
+            topic, _, partition = key[len(_SOURCE) :].decode().rpartition(":")
+            self._window.known_until(topic, int(partition), int(highest))
 
     def handle(self, record: Received, state: State, now_ms: int) -> Sequence[Output]:
+        outputs = self._handle(record, state, now_ms)
+        if record.offset >= self._mark_at and topic_name(record.topic) == COMMANDS:
+            self._mark(state)
+            self._mark_at = record.offset + MARK_EVERY_RECORDS
+        return outputs
+
+    def _handle(self, record: Received, state: State, now_ms: int) -> Sequence[Output]:
         try:
             command = _parse(record)
         except Reject as reason:
@@ -115,6 +131,15 @@ class OrchestratorHandler:
             outputs = [_written_fact(_stale(start, source, now_ms), _head(record, start.account, start.run))]
         self._window.add(source, start.run, record.offset)
         return outputs
+
+    def _mark(self, state: State) -> None:
+        """Keep how far each source partition was seen, now and then: one whose matcher stood still while the others
+        went on lies further back than is read back, and its repeats would pass for new."""
+        for (topic, partition), highest in self._window.highest().items():
+            key, value = b"%b%b:%d" % (_SOURCE, topic.encode(), partition), b"%d" % highest
+            if self._marks.get(key) != value:
+                self._marks[key] = value
+                state.put(key, value)
 
     def _parked(self, record: Received, reason: str, state: State, now_ms: int) -> Reject:
         """A start that cannot be read is its run's end, as far as its headers still name a run that never began."""
