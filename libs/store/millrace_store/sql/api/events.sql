@@ -23,8 +23,8 @@ SELECT count(*) FROM read.event_outcomes WHERE account = $1 AND event = $2 AND o
 -- name: matches_of_event
 SELECT m.kind, m.child, m.subscription, m.endpoint, r.status AS run_status, r.plan, r.plan_kind, d.status AS delivery_status
 FROM read.event_matches m
-LEFT JOIN read.runs r ON m.kind = 'run' AND r.id = m.child
-LEFT JOIN read.deliveries d ON m.kind = 'delivery' AND d.id = m.child
+LEFT JOIN read.runs r ON m.kind = 'run' AND r.account = m.account AND r.id = m.child
+LEFT JOIN read.deliveries d ON m.kind = 'delivery' AND d.account = m.account AND d.id = m.child
 WHERE m.account = $1 AND m.event = $2
 ORDER BY m.kind, m.child LIMIT $3;
 
