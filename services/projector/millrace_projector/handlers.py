@@ -33,6 +33,7 @@ from millrace_core.messages import (
     decode,
 )
 from millrace_core.record import ACCOUNT, SOURCE, Received, header
+from millrace_projector.control_records import control_changed
 from millrace_projector.rows import Rows
 from millrace_projector.tables import Row
 from millrace_projector.values import (
@@ -350,6 +351,7 @@ HANDLERS: Mapping[str, Callable[[Received, Rows], None]] = MappingProxyType(
         "delivery-facts": delivery_told,
         "dead-letters": letter_died,
         "dead-letters-tx": letter_died,
+        "control": control_changed,
     }
 )
 """Every topic the projector reads, by catalogue name."""
