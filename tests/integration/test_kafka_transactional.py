@@ -12,10 +12,11 @@ from millrace_core.clock import SystemClock
 from millrace_core.errors import Reject, Retry
 from millrace_core.handling import State
 from millrace_core.record import Output, Received
-from millrace_kafka.admin import create_topics
+from millrace_kafka import client as clients
+from millrace_kafka.admin import Admin, create_topics
 from millrace_kafka.client import Cluster
 from millrace_kafka.producer import PlainProducer
-from millrace_kafka.reader import read_all
+from millrace_kafka.reader import Reader, read_all
 from millrace_kafka.store import MemoryStores, StateStores
 from millrace_kafka.transaction import Placed, Transactions
 from millrace_kafka.transactional import TransactionalProcessor
@@ -132,6 +133,26 @@ async def test_a_new_life_restores_state_and_position_from_the_log(topics: Clust
         await producer.write(commands(100, 100))
         async with running(processor(topics)):
             exact(await total(topics, 200), 200)
+
+
+async def test_a_position_passes_what_nobody_reads(topics: Cluster) -> None:
+    """Aborted records and markers: when the log is cut behind them, a position before them would be off it."""
+    writer = clients.producer(topics, transactional_id="aborts")
+    await writer.start()
+    async with running(processor(topics)) as made, Reader(topics) as reader, Admin(topics) as admin:
+        await eventually(lambda: made.ready() is None, timeout_s=20)
+        await writer.begin_transaction()
+        await writer.send_and_wait(topics.topic("run-commands-tx"), b"never", partition=0)
+        await writer.abort_transaction()
+        await writer.stop()
+        part = ("run-commands-tx", 0)
+
+        async def passed() -> bool:
+            end, at = (await reader.ends([part]))[part], (await admin.committed("orchestrator", [part[0]]))[part].offset
+            assert at == end == 2, (at, end)
+            return True
+
+        await eventually(passed, timeout_s=20, every_s=0.1)
 
 
 async def test_two_members_share_and_a_third_life_counts_on(topics: Cluster) -> None:

@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.25
 LAG_EVERY_S = 1.0
+# Markers and aborted records take offsets. A position that stays before them falls off the log when that is cut, and a
+# partition that merely had nothing to do would stop for good at its next start.
+MARKERS_EVERY_S = 5.0
 
 
 class Unparkable(MillraceError):
@@ -200,7 +203,9 @@ class Task:
                 told_lag_at = loop.time()
                 self._tell_lag(records)
             due_ms = handler.next_due_ms()
-            if not records and (due_ms is None or due_ms > self._setup.clock.now_ms()):
+            is_due = due_ms is not None and due_ms <= self._setup.clock.now_ms()
+            has_moved = loop.time() - committed_at > MARKERS_EVERY_S and self._has_moved()
+            if not (records or is_due or has_moved):
                 continue
             self._at_rest.clear()
             await self._transact(handler, state, records)
@@ -220,7 +225,7 @@ class Task:
         placed, is_index_sound = self._decide(handler, state, records)
         changes = [Output(self._setup.changelog, key, value, partition=self._number) for key, value in state.changes()]
         placed += [self._transactions.place(change) for change in changes]
-        written = await self._transactions.commit(placed, self._moved(records))
+        written = await self._transactions.commit(placed, self._moved())
         # From here the transaction stands: the store may take it.
         position = written.get((self._setup.changelog, self._number))
         if position is not None:
@@ -283,11 +288,13 @@ class Task:
         if stamps and max(stamps) > self._setup.view.position:
             await self._setup.view.passed(max(stamps), timeout_s=limits.CONTROL_WAIT_S_MAX)
 
-    def _moved(self, records: Sequence[Received]) -> dict[Part, int]:
+    def _has_moved(self) -> bool:
+        assert self._reader is not None
+        return any(self._reader.position(part) != before for part, before in self._positions.items())
+
+    def _moved(self) -> dict[Part, int]:
         """The positions to commit: behind the records, and behind markers and aborted records that follow them."""
         assert self._reader is not None
-        if not records:
-            return {}
         moved = {}
         for part, before in self._positions.items():
             at = self._reader.position(part)
