@@ -67,13 +67,18 @@ async def spoil(cluster: Cluster) -> set[Place]:
 
 async def _send(producer: AIOKafkaProducer, topic: Topic, full: str) -> set[Place]:
     headers = [("account", b"acc_nobody"), ("id", b"\xff"), ("source", b"::"), ("control", b"x"), ("p", b"-1")]
+    # A header without a value is no header of ours, but a header.
+    unsaid: list[tuple[str, bytes | None]] = [
+        (name, None) for name in ("account", "id", "source", "control", "traceparent", "p", "version")
+    ]
+    unsaid.append(("kind", b"subscription") if topic.name == "control" else ("kind", None))
     sent = [
         await producer.send(full, value, key=key, partition=partition, headers=given)
         for partition in await producer.partitions_for(full)
         for key, value in GARBAGE
         # A compacted topic's broker refuses a record without a key.
         if key is not None or topic.cleanup is Cleanup.DELETE
-        for given in ([], headers)
+        for given in ([], headers, unsaid)
     ]
     written = [await future for future in sent]
     return {(topic.name, each.partition, each.offset) for each in written}
