@@ -1,5 +1,6 @@
 """What a newcomer reads when the machine lacks something. The bootstrap itself is what every run of CI does."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -27,7 +28,10 @@ NAMED = [
 
 def _make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     shutil.copy(MAKEFILE, folder)
-    return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    # As typed by hand: `make test` runs this inside another make, whose settings it would take over.
+    env = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    command = ["make", *arguments]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
 def _python(folder: Path, script: str) -> str:
