@@ -132,7 +132,11 @@ async def under_load(
     assert meanwhile > 0
     assert outside > 0, "webhooks need neither Postgres nor what is behind it"
     began = time.monotonic()
-    await all_projected(world, load.accepted)
+    try:
+        await all_projected(world, load.accepted)
+    except AssertionError:
+        print(world.platform.tail("projector", 30))
+        raise
     print(f"everything was projected {time.monotonic() - began:.1f} s after")
     await world.platform.ready(timeout_s=30)
     verified = await asyncio.to_thread(world.platform.tool, "verify")
