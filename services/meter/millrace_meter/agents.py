@@ -19,7 +19,7 @@ from millrace_core.clock import Clock
 from millrace_core.dead_letters import dead_letter
 from millrace_core.errors import Reject, Retry
 from millrace_core.record import Output, Written
-from millrace_meter.changelog import ReadableJson, RestoredTable
+from millrace_meter.changelog import QuietTables, ReadableJson, RestoredTable
 from millrace_meter.handlers import counted, meter_output
 from millrace_meter.windows import WINDOW_MS, Counts, Key, LastWindow, OpenWindows, added, start_of
 
@@ -77,6 +77,7 @@ class MeterAgents:
             topic_disable_leader=True,
             topic_partitions=partitions,
             Table=RestoredTable,
+            TableManager=QuietTables,
             table_standby_replicas=0,
             table_cleanup_interval=limits.METER_WINDOW_S,
             stream_wait_empty=True,
