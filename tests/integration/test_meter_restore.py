@@ -1,4 +1,4 @@
-"""A meter that begins with windows to restore and tallies that wait: it takes every one, whatever lies on the changelog.
+"""A meter that begins with windows to restore and tallies that wait: it takes every one, whatever the changelog holds.
 
 Not one start proves it: with Faust's own order (the flow before the seek) four of ten skip some.
 """
