@@ -31,7 +31,7 @@ from millrace_core.messages import (
 )
 from millrace_core.record import ACCOUNT, ID, SOURCE, Output, Received, Written
 from millrace_kafka.client import Cluster
-from millrace_kafka.topics import partition_of
+from millrace_kafka.topics import CATALOGUE, partition_of
 
 ACCOUNT_ID = "acc_" + "a" * 32
 SUBSCRIPTION = "sub_" + "5" * 32
@@ -195,7 +195,7 @@ async def append(cluster: Cluster, outputs: Sequence[Output], *, partitions: int
                 one.value,
                 key=one.key,
                 headers=list(one.headers),
-                partition=partition_of(one.route or one.key or b"", partitions),
+                partition=partition_of(one.route or one.key or b"", CATALOGUE[one.topic].partitions or partitions),
             )
             for one in outputs
         ]
