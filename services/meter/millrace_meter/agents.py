@@ -10,6 +10,7 @@ never from Faust.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import faust
@@ -58,6 +59,7 @@ class MeterAgents:
         told: Told,
         clock: Clock,
         partitions: int,
+        folder: Path,
     ) -> None:
         self._write = write
         self._told = told
@@ -69,6 +71,8 @@ class MeterAgents:
             names.group,
             broker=[f"kafka://{server}" for server in bootstrap.split(",")],
             store="memory://",
+            # Its tables are in memory; it makes the folder all the same, and would make it where it was started.
+            datadir=folder,
             loop=asyncio.get_running_loop(),
             autodiscover=False,
             web_enabled=False,

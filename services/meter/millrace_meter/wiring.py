@@ -33,6 +33,7 @@ async def wire(settings: MeterSettings, context: Context) -> Mapping[str, Worker
         told=Shown(context),
         clock=context.clock,
         partitions=found["tallies"].partitions,
+        folder=settings.state_dir / "meter" / settings.instance,
     )
     context.stack.push_async_callback(producer.stop)
     await producer.start()
