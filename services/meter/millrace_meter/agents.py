@@ -67,6 +67,7 @@ class MeterAgents:
         self._open = OpenWindows()
         self._last = LastWindow()
         self._is_restored = False
+        folder.mkdir(parents=True, exist_ok=True)
         self.app = faust.App(
             names.group,
             broker=[f"kafka://{server}" for server in bootstrap.split(",")],
