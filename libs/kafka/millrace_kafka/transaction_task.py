@@ -28,6 +28,7 @@ from millrace_kafka.control import ControlView
 from millrace_kafka.feed import OffLog, Part
 from millrace_kafka.observer import Observer
 from millrace_kafka.reader import Reader
+from millrace_kafka.restart import backoff_s, pause
 from millrace_kafka.store import Overlay, StateStore, StateStores
 from millrace_kafka.transaction import Placed, Transactions
 
@@ -320,12 +321,7 @@ class Task:
             log.error("task.failed group=%s number=%d", self._setup.group, self._number, exc_info=error)
         self._at_rest.set()
         await self._let_go()
-        pause_s = limits.RESTART_BACKOFF_S[min(attempt, len(limits.RESTART_BACKOFF_S) - 1)]
-        try:
-            async with asyncio.timeout(pause_s):
-                await self._ended.wait()
-        except TimeoutError:
-            return
+        await pause(self._ended, backoff_s(attempt))
 
     async def _let_go(self) -> None:
         transactions, self._transactions = self._transactions, None

@@ -15,7 +15,6 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
 
-from millrace_core import limits
 from millrace_core.clock import Clock
 from millrace_core.errors import Retry
 from millrace_core.handling import TransactionalHandler
@@ -23,6 +22,7 @@ from millrace_kafka import client as clients
 from millrace_kafka.client import Cluster
 from millrace_kafka.control import ControlView
 from millrace_kafka.observer import Observer, Silent
+from millrace_kafka.restart import backoff_s, pause
 from millrace_kafka.store import StateStores
 from millrace_kafka.transaction import Transactions
 from millrace_kafka.transaction_task import Setup, Task
@@ -92,9 +92,8 @@ class TransactionalProcessor:
                 except (Retry, KafkaError, TimeoutError, OSError) as error:
                     self._why_not = f"not a member of the group: {clients.describe(error)}"
                     self._observer.restarted(f"{self._setup.group} membership", self._why_not)
-                    pause_s = limits.RESTART_BACKOFF_S[min(attempt, len(limits.RESTART_BACKOFF_S) - 1)]
+                    await pause(stop, backoff_s(attempt))
                     attempt += 1
-                    await _until(stop, pause_s)
             await self._end(list(self._tasks))
 
     async def _be_member(self, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:
@@ -111,7 +110,7 @@ class TransactionalProcessor:
         try:
             while not stop.is_set():
                 member._coordinator.check_errors()
-                await _until(stop, CHECK_S)
+                await pause(stop, CHECK_S)
             await self._end(list(self._tasks))
         finally:
             await self.revoked()
@@ -166,11 +165,3 @@ class _Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
             self._member.pause(partition)
             self._member.seek(partition, 0)
         await self._owner.assigned(assigned, self._group)
-
-
-async def _until(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        return

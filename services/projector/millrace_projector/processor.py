@@ -15,6 +15,7 @@ from millrace_core.record import Received
 from millrace_kafka.observer import Observer
 from millrace_kafka.positioned import PositionedConsumer
 from millrace_kafka.reader import OffLog, Reader
+from millrace_kafka.restart import backoff_s, pause
 from millrace_projector.batches import Batches
 from millrace_projector.ports import Told
 from millrace_store.pool import AWAY, Connection
@@ -80,7 +81,7 @@ class Projector:
             except Retry as error:
                 self._why = str(error)
                 self._observer.restarted("projector", self._why)
-                await _stopped_within(stop, limits.RESTART_BACKOFF_S[min(failures, len(limits.RESTART_BACKOFF_S) - 1)])
+                await pause(stop, backoff_s(failures))
                 failures += 1
 
     async def _with_postgres(self, consumer: PositionedConsumer, stop: asyncio.Event) -> None:
@@ -103,7 +104,7 @@ class Projector:
                     connection.terminate()
             if not stop.is_set():
                 self._observer.restarted("postgres", self._why or "")
-                await _stopped_within(stop, limits.RESTART_BACKOFF_S[min(failures, len(limits.RESTART_BACKOFF_S) - 1)])
+                await pause(stop, backoff_s(failures))
                 failures += 1
 
     async def _connected(self) -> Connection:
@@ -205,11 +206,3 @@ async def _ended(task: asyncio.Task[None] | None) -> None:
     await asyncio.wait([task])
     if not task.cancelled():
         task.exception()
-
-
-async def _stopped_within(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        pass

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from millrace_core.clock import Clock
 from millrace_core.errors import Retry
 from millrace_core.ids import DAY_MS
+from millrace_kafka.restart import pause
 from millrace_store import queries
 from millrace_store.pool import AWAY, Connection
 
@@ -46,7 +47,7 @@ class Reconciler:
         while not stop.is_set():
             with contextlib.suppress(Retry, *AWAY):
                 await self._count_on(stop)
-            await _stopped_within(stop, self._every_s)
+            await pause(stop, self._every_s)
 
     async def _count_on(self, stop: asyncio.Event) -> None:
         connection = await self._connect()
@@ -55,7 +56,7 @@ class Reconciler:
                 pause_s = self._every_s
                 if not self._is_behind() and await connection.fetchval(_SQL["take_lock"], _LOCK):
                     pause_s = max(pause_s, await self._count(connection) / SHARE_MAX)
-                await _stopped_within(stop, pause_s)
+                await pause(stop, pause_s)
         finally:
             connection.terminate()
 
@@ -65,9 +66,3 @@ class Reconciler:
         known_before = datetime.fromtimestamp(now_ms / 1000, UTC) - KNOWN_FOR
         self._found(int(await connection.fetchval(_SQL["unaccounted"], f"{yesterday_ms << 80:032x}", known_before)))
         return self._clock.monotonic() - began
-
-
-async def _stopped_within(stop: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await stop.wait()
