@@ -23,6 +23,7 @@ from millrace_kafka.admin import Admin
 from millrace_kafka.client import Cluster
 from millrace_kafka.control import ControlView
 from millrace_kafka.feed import Feed, OffLog, Part
+from millrace_kafka.gathering import Gathering
 from millrace_kafka.membership import Membership
 from millrace_kafka.observer import Observer, Silent
 from millrace_kafka.producer import PlainProducer
@@ -118,6 +119,7 @@ class IdempotentProcessor:
         self._owned: frozenset[int] = frozenset()
         self._is_between = True
         self._changed = asyncio.Event()
+        self._gathering = Gathering(limits.BATCH_GATHER_S)
         self._gate = asyncio.Lock()
         self._flushing = asyncio.Lock()
         self._told_at = 0.0
@@ -150,7 +152,7 @@ class IdempotentProcessor:
 
     async def _work(self, stop: asyncio.Event) -> None:
         """The one place where errors become: again, from the committed position; or stopped."""
-        attempt, is_started = 0, False
+        attempt, is_started, taken = 0, False, 0
         while not stop.is_set():
             try:
                 if not is_started:
@@ -158,7 +160,9 @@ class IdempotentProcessor:
                     is_started = True
                 if self._changed.is_set() and not self._is_between:
                     await self._adopt()
+                await self._gathering.turn(taken)
                 batches = await self._feed.poll(timeout_s=POLL_S, max_records=limits.BATCH_RECORDS_MAX)
+                taken = sum(map(len, batches.values()))
                 if batches:
                     await self._take(batches, self._clock.monotonic())
                     attempt = 0

@@ -24,6 +24,7 @@ from millrace_kafka.admin import Admin
 from millrace_kafka.client import Cluster
 from millrace_kafka.control import ControlView
 from millrace_kafka.feed import Feed, OffLog, Part
+from millrace_kafka.gathering import Gathering
 from millrace_kafka.lane_queues import Job, Lane, LaneQueues
 from millrace_kafka.membership import Membership
 from millrace_kafka.observer import Observer, Silent
@@ -165,6 +166,8 @@ class Lanes:
         self._is_between = True
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
+        self._gathering = Gathering(limits.BATCH_GATHER_S)
+        self._taken = 0
         self._idle = asyncio.Event()
         self._committing = asyncio.Lock()
         self._tasks: asyncio.TaskGroup | None = None
@@ -232,6 +235,8 @@ class Lanes:
                 attempt += 1
 
     async def _read(self) -> None:
+        taken, self._taken = self._taken, 0
+        await self._gathering.turn(taken)
         self._release_held()
         room = self._buffered_max - self.buffered
         full = [part for part, each in self._partitions.items() if each.held or each.progress.is_full()]
@@ -247,6 +252,7 @@ class Lanes:
         self._feed.pause(full)
         self._feed.resume(part for part in self._partitions if part not in full)
         batches = await self._feed.poll(timeout_s=POLL_S, max_records=room)
+        self._taken = sum(map(len, batches.values()))
         for part, records in batches.items():
             partition = self._partitions.get(part)
             if partition is not None:

@@ -1,7 +1,7 @@
 """The plain producer: idempotent, acks=all, everything it says is acked is on the log. Used by gateway, matcher, lanes.
 
-Outputs of one loop turn, and all that arrive while a partition's batch is in flight, travel in one batch (aiokafka's
-`create_batch`/`send_batch` cost 1.4 µs a record, `send` 8–11). One batch of a partition is in flight at a time, in
+Outputs of one loop turn, under load those of some milliseconds (`gathering`), and all that arrive while a partition's
+batch is in flight, travel in one batch (aiokafka's `create_batch`/`send_batch` cost 1.4 µs a record, `send` 8–11). One batch of a partition is in flight at a time, in
 order. After any refused or timed-out batch aiokafka's sequence numbers are beyond repair (aiokafka#1017): the client is
 discarded, everything queued fails with Retry, a new client is started. A failed record may still be on the log.
 Not here: transactions (`transactional`), and any bound on how much a caller submits (the gateway's).
@@ -20,9 +20,10 @@ from millrace_core.errors import Retry
 from millrace_core.record import Output
 from millrace_kafka import client as clients
 from millrace_kafka.client import Cluster
+from millrace_kafka.gathering import Gathering
 from millrace_kafka.observer import Observer, Silent
 from millrace_kafka.restart import backoff_s
-from millrace_kafka.routing import Metadata, Place, Routing, size_of
+from millrace_kafka.routing import Metadata, Place, Routing
 from millrace_kafka.topics import Writer
 
 log = logging.getLogger(__name__)
@@ -33,14 +34,13 @@ Outcome = Any  # the broker's RecordMetadata, or the Retry that a failed batch e
 class _Batch:
     """Records of one partition that travel together. `done` never raises: its result is the outcome."""
 
-    __slots__ = ("builder", "bytes", "done", "futures", "records", "timer")
+    __slots__ = ("builder", "done", "futures", "records", "timer")
 
     def __init__(self, builder: Any, loop: asyncio.AbstractEventLoop) -> None:
         self.builder = builder
         self.done: asyncio.Future[Outcome] = loop.create_future()
         self.futures: list[tuple[asyncio.Future[Metadata], int]] = []
         self.records = 0
-        self.bytes = 0
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -74,13 +74,14 @@ class PlainProducer:
         self._streams: dict[tuple[str, int], _Stream] = {}
         self._dirty: deque[_Stream] = deque()
         self._wake = asyncio.Event()
+        self._gathering = Gathering(limits.PRODUCE_GATHER_S)
+        self._gathered = 0
         self._why_away: str | None = "not started"
         self._broken: list[Any] = []
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self.in_flight = 0
         """Records submitted and not yet acked or failed."""
-        self.in_flight_bytes = 0
 
     async def start(self) -> None:
         """Connect. When the broker is away it goes on trying in the background: `ready` says so, `write` raises."""
@@ -116,6 +117,8 @@ class PlainProducer:
     async def write(self, outputs: Sequence[Output]) -> list[Metadata]:
         """Return when every output is acked, with where each stands. All are checked before any is sent: Reject means
         that nothing was. Retry means that any of them may be on the log or not. Cancelling does not take them back."""
+        if len(outputs) == 1:
+            return [await self.submit(outputs[0])]
         places = [self._place(output) for output in outputs]
         if self._why_away is not None:
             raise Retry(self._why_away)
@@ -163,11 +166,11 @@ class PlainProducer:
         if not self._fits(batch, output):
             batch = self._open(stream)
             self._fits(batch, output)
-        size = size_of(output)
+        self._gathered += 1
+        if self._gathered == limits.PRODUCE_GATHER_RECORDS:
+            self._gathering.enough()
         batch.records += 1
-        batch.bytes += size
         self.in_flight += 1
-        self.in_flight_bytes += size
         return batch
 
     def _fits(self, batch: _Batch, output: Output) -> bool:
@@ -199,7 +202,9 @@ class PlainProducer:
             while self._why_away is not None:
                 await self._revive()
             await self._wake.wait()
+            await self._gathering.turn(self._gathered)
             self._wake.clear()
+            self._gathered = 0
             while self._dirty and self._why_away is None:
                 await self._send(self._dirty.popleft())
 
@@ -234,7 +239,6 @@ class PlainProducer:
         if batch.timer is not None:
             batch.timer.cancel()
         self.in_flight -= batch.records
-        self.in_flight_bytes -= batch.bytes
         batch.done.set_result(outcome)
         is_failed = isinstance(outcome, Retry)
         name = "" if is_failed else self._cluster.short(outcome.topic)
