@@ -1,9 +1,10 @@
 """The plain producer: idempotent, acks=all, everything it says is acked is on the log. Used by gateway, matcher, lanes.
 
 Outputs of one loop turn, under load those of some milliseconds (`gathering`), and all that arrive while a partition's
-batch is in flight, travel in one batch (aiokafka's `create_batch`/`send_batch` cost 1.4 µs a record, `send` 8–11). One batch of a partition is in flight at a time, in
-order. After any refused or timed-out batch aiokafka's sequence numbers are beyond repair (aiokafka#1017): the client is
-discarded, everything queued fails with Retry, a new client is started. A failed record may still be on the log.
+batch is in flight, travel in one batch (aiokafka's `create_batch`/`send_batch` cost 1.4 µs a record, `send` 8–11). One
+batch of a partition is in flight at a time, in order. After any refused or timed-out batch aiokafka's sequence numbers
+are beyond repair (aiokafka#1017): the client is discarded, everything queued fails with Retry, a new client is started.
+A failed record may still be on the log.
 Not here: transactions (`transactional`), and any bound on how much a caller submits (the gateway's).
 """
 
