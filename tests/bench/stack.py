@@ -16,9 +16,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from millrace_devstack.kafka import Kafka
+from millrace_devstack.ports import free_port
 from millrace_devstack.postgres import Postgres
 from tests.bench import cpu
-from tests.support.platform import Platform, free_port
+from tests.support.platform import Platform
 
 PARTITIONS = 3
 LIMITS = Path(__file__).parent / "limits"

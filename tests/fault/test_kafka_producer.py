@@ -18,11 +18,11 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from millrace_core.errors import Retry
 from millrace_core.record import Output
 from millrace_devstack.kafka import Kafka, Proxied
+from millrace_devstack.ports import free_port
 from millrace_kafka.admin import create_topics
 from millrace_kafka.client import Cluster
 from millrace_kafka.producer import PlainProducer
 from millrace_kafka.reader import read_all
-from tests.support.platform import free_port
 from tests.support.processing import producing, values
 from tests.support.tcp_proxy import TcpProxy
 from tests.support.waiting import eventually

@@ -11,12 +11,12 @@ import pytest
 
 from millrace_core import limits
 from millrace_devstack.kafka import Kafka, Proxied
+from millrace_devstack.ports import free_port
 from millrace_kafka.admin import create_topics
 from millrace_kafka.client import Cluster
 from millrace_kafka.control_log import ControlWriter
 from millrace_kafka.reader import read_all
 from tests.support.gateways import Gateway, platform
-from tests.support.platform import free_port
 from tests.support.tcp_proxy import TcpProxy
 from tests.support.waiting import eventually
 

@@ -5,7 +5,6 @@ import asyncio
 import base64
 import io
 import secrets
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from millrace_core import ids
 from millrace_core.clock import SystemClock
 from millrace_core.credentials import parse_pepper
 from millrace_core.keyring import KeyRing
+from millrace_devstack.ports import free_port
 from millrace_kafka.admin import create_topics
 from millrace_kafka.client import Cluster
 from millrace_runtime.metrics import Metrics, MetricsObserver
@@ -144,7 +144,7 @@ async def api_world(cluster: Cluster, dsn: str) -> AsyncIterator[ApiWorld]:
         kafka=cluster.bootstrap,
         namespace=cluster.namespace,
         postgres=SecretStr(dsn),
-        http_port=_free_port(),
+        http_port=free_port(),
         key_pepper=SecretStr(pepper),
         key_ring=SecretStr(ring),
         egress_allow="127.0.0.0/8",
@@ -181,9 +181,3 @@ def _context() -> Context:
         metrics=metrics,
         observer=MetricsObserver(metrics, log),
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -9,7 +9,6 @@ import base64
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 import aiohttp
 
 from millrace_devstack import launch
+from millrace_devstack.ports import free_port
 
 SERVICES = (
     "gateway",
@@ -34,13 +34,6 @@ SERVICES = (
 )
 HTTP_SERVICES = ("gateway", "api")
 BOUND = (sys.executable, "-I", "-S", launch.__file__)
-
-
-def free_port() -> int:
-    """A port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -76,6 +76,11 @@ def test_a_port_nobody_holds_is_free() -> None:
     ports.require_free(ports.free_port(), what="nothing", fix="none needed")
 
 
+def test_no_outgoing_connection_can_take_a_servers_port() -> None:
+    # A client that asks and asks for a server that is down would meet itself there in the end, and keep the port.
+    assert max(ports.free_port() for _ in range(200)) < ports.outgoing_first()
+
+
 def test_a_port_setting_that_is_no_port_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILLRACE_DEV_PORT", "http")
     with pytest.raises(StackError, match="give a port number"):

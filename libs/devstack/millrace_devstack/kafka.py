@@ -110,6 +110,7 @@ class Kafka:
         self._fixed_port = port
         self._port = port
         self._controller_port: int | None = None
+        self._has_served = False
         self._settings = dict(settings or {})
         self.proxied = proxied
         self._heap = heap
@@ -148,12 +149,15 @@ class Kafka:
             if not (self._data / "meta.properties").exists():
                 await self._format(class_path)
             if await self._launch(class_path):
+                self._has_served = True
                 return
             retry = attempt < START_TRIES and self._fixed_port is None and self._lost_its_port()
             if not retry:
                 raise StackError(self._why_it_ended())
-            # Someone was faster with the port we had found free.
-            self._port = self._controller_port = None
+            # Someone was faster with the port we had found free. One that clients know already is asked for again.
+            self._controller_port = None
+            if not self._has_served:
+                self._port = None
 
     async def stop(self, *, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """Orderly: hands its leadership over and closes its logs. Not running is fine."""

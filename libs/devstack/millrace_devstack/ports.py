@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import socket
 from pathlib import Path
 
@@ -9,14 +10,29 @@ from millrace_devstack.errors import StackError
 
 HOST = "127.0.0.1"
 _LISTENING = "0A"
+# From here to where the system takes the ports of outgoing connections from.
+_FIRST = 10_240
+_OUTGOING_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_OUTGOING_FIRST = 32_768
 
 
 def free_port() -> int:
-    """A port nobody listens on now. Another process may take it before you do: bind soon, and be ready to ask again."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port nobody listens on now. Another process may take it before you do: bind soon, and be ready to ask again.
+
+    None that the system gives to outgoing connections: one of those would hold it while a server that is killed and
+    started again wants it back, be it a client's that tries to reach this very server."""
+    span = max(1, outgoing_first() - _FIRST)
+    while not is_free(port := _FIRST + secrets.randbelow(span)):
+        pass
+    return port
+
+
+def outgoing_first() -> int:
+    """The lowest port that the system gives to outgoing connections."""
+    try:
+        return int(_OUTGOING_RANGE.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return _OUTGOING_FIRST
 
 
 def is_free(port: int) -> bool:

@@ -80,6 +80,7 @@ class Postgres:
         self.log = home / "postgres.log"
         self._data = home / "data"
         self._fixed_port = port
+        self._has_served = False
         self._port = port
         self._settings = {**SETTINGS, **({} if fsync else NOT_DURABLE), **(settings or {})}
         self._fsync = fsync
@@ -118,12 +119,14 @@ class Postgres:
                 self._port = ports.free_port()
             ports.require_free(self._port, what="Postgres", fix="Stop that process, or give Postgres another port.")
             if await self._launch():
+                self._has_served = True
                 return
             retry = attempt < START_TRIES and self._fixed_port is None and self._lost_its_port()
             if not retry:
                 raise StackError(self._why_it_ended())
-            # Someone was faster with the port we had found free.
-            self._port = None
+            # Someone was faster with the port we had found free. One that clients know already is asked for again.
+            if not self._has_served:
+                self._port = None
 
     async def stop(self) -> None:
         """Orderly ("fast": open transactions are rolled back, everything is written). Not running is fine."""
