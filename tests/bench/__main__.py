@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvloop
 
-from tests.bench import ingest, matching, webhooks
+from tests.bench import growth, ingest, matching, webhooks
 from tests.bench.report import Figure, table, write
 from tests.bench.stack import Stack, stack
 
@@ -28,6 +28,11 @@ def plan(quick: bool) -> dict[str, Callable[[Stack], Awaitable[list[Figure]]]]:
         "ingest": lambda s: ingest.single(s, rounds=rounds, seconds=seconds),
         "batch": lambda s: ingest.batch(s, rounds=rounds, seconds=seconds),
         "matching": lambda s: matching.run(s, rounds=rounds, count=30_000 if quick else 60_000),
+        "subscriptions": lambda s: growth.matching(largest=100_000 if quick else 1_000_000),
+        "control": lambda s: growth.control(s, count=100_000 if quick else 1_000_000),
+        "orchestrator": lambda s: growth.orchestrator(s, runs=5_000 if quick else 30_000),
+        "restart": lambda s: growth.restart(s, keys=100_000 if quick else 1_000_000, runs=10_000 if quick else 100_000),
+        "backlog": lambda s: growth.backlog(s, count=100_000 if quick else 1_000_000),
         "webhooks": lambda s: webhooks.run(
             s,
             latency_s=15 if quick else 60,
@@ -55,6 +60,6 @@ async def main(quick: bool, only: list[str]) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("only", nargs="*", help="ingest, batch, matching, webhooks")
+    parser.add_argument("only", nargs="*", help="which of them; all when none is named")
     arguments = parser.parse_args()
     sys.exit(uvloop.run(main(arguments.quick, arguments.only)))

@@ -289,8 +289,8 @@ class CommitsFirst(IdempotentProcessor):
     """Planted: the position is committed before the outputs are acked."""
 
     async def _emit(self, outputs: list[Output]) -> None:
-        mine = {each.number: each for each in self._partitions.values()}
-        await self._commit({number: self._feed.position(("events", number)) for number in mine})
+        if outputs:
+            await self._commit({number: self._feed.position(("events", number)) for number in self._partitions})
         await super()._emit(outputs)
 
 
