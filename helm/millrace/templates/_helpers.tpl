@@ -57,6 +57,63 @@ capabilities: {drop: [ALL]}
 - {name: MILLRACE_KAFKA, value: {{ required "kafka.bootstrap is required: the address of your Kafka" .Values.kafka.bootstrap | quote }}}
 - {name: MILLRACE_NAMESPACE, value: {{ .Values.kafka.namespace | quote }}}
 - {name: MILLRACE_LOG_LEVEL, value: {{ .Values.logLevel | quote }}}
+{{- with .Values.kafka.security }}
+- {name: MILLRACE_KAFKA_PROTOCOL, value: {{ .protocol | quote }}}
+{{- if hasPrefix "sasl" .protocol }}
+- {name: MILLRACE_KAFKA_MECHANISM, value: {{ .mechanism | quote }}}
+- {name: MILLRACE_KAFKA_USERNAME, value: {{ required "kafka.security.username is required with SASL" .username | quote }}}
+{{- end }}
+{{- if .ca.secret }}
+- {name: MILLRACE_KAFKA_CA, value: /etc/millrace/kafka-ca/ca.crt}
+{{- end }}
+{{- if .client.secret }}
+- {name: MILLRACE_KAFKA_CERTIFICATE, value: /etc/millrace/kafka-client/tls.crt}
+- {name: MILLRACE_KAFKA_KEY, value: /etc/millrace/kafka-client/tls.key}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The secrets a pod is given as files, Kafka's password among them where it has one: (list $ (list "postgres")) */}}
+{{- define "millrace.secretsOf" -}}
+{{- $root := index . 0 -}}
+{{- $names := index . 1 | default list -}}
+{{- if hasPrefix "sasl" $root.Values.kafka.security.protocol }}{{ $names = append $names "kafka_password" }}{{ end -}}
+{{- join "," $names -}}
+{{- end }}
+
+{{- define "millrace.mounts" -}}
+{{- $root := index . 0 -}}
+{{- with $root.Values.kafka.security }}
+{{- if .ca.secret }}
+- {name: kafka-ca, mountPath: /etc/millrace/kafka-ca, readOnly: true}
+{{- end }}
+{{- if .client.secret }}
+- {name: kafka-client, mountPath: /etc/millrace/kafka-client, readOnly: true}
+{{- end }}
+{{- end }}
+{{- if include "millrace.secretsOf" . }}
+- {name: secrets, mountPath: /run/secrets, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "millrace.volumes" -}}
+{{- $root := index . 0 -}}
+{{- with $root.Values.kafka.security }}
+{{- if .ca.secret }}
+- name: kafka-ca
+  secret: {secretName: {{ .ca.secret }}, defaultMode: 0440, items: [{key: {{ .ca.key }}, path: ca.crt}]}
+{{- end }}
+{{- if .client.secret }}
+- name: kafka-client
+  secret:
+    secretName: {{ .client.secret }}
+    defaultMode: 0440
+    items: [{key: {{ .client.certificate }}, path: tls.crt}, {key: {{ .client.key }}, path: tls.key}]
+{{- end }}
+{{- end }}
+{{- with include "millrace.secretsOf" . }}
+{{ include "millrace.secretVolume" (list $root (splitList "," .)) }}
+{{- end }}
 {{- end }}
 
 {{/* Secrets as files, only those named: (list $ (list "postgres")) */}}

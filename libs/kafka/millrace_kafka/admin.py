@@ -87,6 +87,7 @@ class Admin:
         self._admin = AIOKafkaAdminClient(
             bootstrap_servers=self._cluster.bootstrap,
             client_id=self._cluster.client_id,
+            **self._cluster.security.options(),
             request_timeout_ms=int(limits.PRODUCE_TIMEOUT_S * 1000),
         )
         try:
@@ -296,6 +297,7 @@ async def _commit_first(cluster: Cluster, admin: Admin, group: str, topics: Iter
     committer = AIOKafkaConsumer(
         bootstrap_servers=cluster.bootstrap,
         client_id=cluster.client_id,
+        **cluster.security.options(),
         group_id=cluster.group(group),
         enable_auto_commit=False,
         auto_offset_reset="none",

@@ -8,7 +8,7 @@ longer be flushed, so `discard` reaches inside it (aiokafka 0.14, pinned below 0
 import asyncio
 import contextlib
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError
 
 from millrace_core import limits
 from millrace_core.errors import Retry
+from millrace_kafka.security import Security
 from millrace_kafka.topics import PREFIX, full_name, short_name
 
 CLOSE_S_MAX = 3.0
@@ -32,6 +33,7 @@ class Cluster:
     bootstrap: str
     namespace: str = ""
     client_id: str = "millrace"
+    security: Security = field(default_factory=Security)
 
     def topic(self, name: str) -> str:
         """The broker's name for a catalogue name."""
@@ -55,6 +57,7 @@ def producer(cluster: Cluster, *, transactional_id: str | None = None) -> AIOKaf
     return AIOKafkaProducer(
         bootstrap_servers=cluster.bootstrap,
         client_id=cluster.client_id,
+        **cluster.security.options(),
         enable_idempotence=True,
         compression_type="zstd",
         linger_ms=0,
@@ -73,6 +76,7 @@ def consumer(cluster: Cluster, *, read_committed: bool, fetch_wait_ms: int = FET
     return AIOKafkaConsumer(
         bootstrap_servers=cluster.bootstrap,
         client_id=cluster.client_id,
+        **cluster.security.options(),
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="none",
@@ -96,6 +100,7 @@ def member(
     return AIOKafkaConsumer(
         bootstrap_servers=cluster.bootstrap,
         client_id=cluster.client_id,
+        **cluster.security.options(),
         group_id=group,
         group_instance_id=instance,
         enable_auto_commit=False,

@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from millrace_core.errors import Fatal
+from millrace_kafka.security import Mechanism, Protocol, Security
 
 PREFIX = "MILLRACE_"
 SECRETS_DIR = Path("/run/secrets")
@@ -28,6 +29,13 @@ class ServiceSettings(_FromEnvironment):
     """What every service has."""
 
     kafka: str = "127.0.0.1:9092"
+    kafka_protocol: Protocol = "plaintext"
+    kafka_mechanism: Mechanism = "SCRAM-SHA-512"
+    kafka_username: str = ""
+    kafka_password: SecretStr = SecretStr("")
+    kafka_ca: Path | None = None
+    kafka_certificate: Path | None = None
+    kafka_key: Path | None = None
     namespace: str = ""
     instance: str = Field(default_factory=socket.gethostname, min_length=1)
     state_dir: Path = Path(".millrace/state")
@@ -35,6 +43,19 @@ class ServiceSettings(_FromEnvironment):
     ops_port: int = Field(default=0, ge=0, le=65_535)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     clock_offset_ms: int = 0
+
+    @property
+    def security(self) -> Security:
+        """How Kafka is spoken to."""
+        return Security(
+            self.kafka_protocol,
+            self.kafka_mechanism,
+            self.kafka_username,
+            self.kafka_password.get_secret_value(),
+            self.kafka_ca,
+            self.kafka_certificate,
+            self.kafka_key,
+        )
 
 
 class PostgresSettings(_FromEnvironment):
@@ -75,7 +96,10 @@ def read(settings: type[S], *, secrets_dir: Path = SECRETS_DIR) -> S:
     """The settings of this process. Raises Fatal that names each wrong variable, never its value."""
     try:
         # pydantic-settings warns about a directory that is not there, and most deployments have none.
-        return settings(_secrets_dir=secrets_dir if secrets_dir.is_dir() else None)
+        found = settings(_secrets_dir=secrets_dir if secrets_dir.is_dir() else None)
     except ValidationError as error:
         wrong = (f"{PREFIX}{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
         raise Fatal("wrong settings: " + "; ".join(wrong)) from None
+    if isinstance(found, ServiceSettings):
+        found.security.options()
+    return found

@@ -39,7 +39,7 @@ _SQL = queries.load("api/positions")
 
 async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
     """Build it. The end comes in the order: no new requests, in-flight ones answered, clients closed."""
-    cluster = Cluster(settings.kafka, settings.namespace, f"millrace-api-{settings.instance}")
+    cluster = Cluster(settings.kafka, settings.namespace, f"millrace-api-{settings.instance}", settings.security)
     dsn = settings.postgres.get_secret_value()
     pepper = parse_pepper(settings.key_pepper.get_secret_value())
     keys, accounts = ApiKeys(pepper=pepper, clock=context.clock), Accounts()

@@ -123,7 +123,7 @@ def run(say: Callable[[str], None] = print) -> int:
     from millrace_runtime.settings import read
 
     log, database = read(LogSettings), read(DatabaseSettings)
-    cluster = Cluster(log.kafka, log.namespace, client_id="millrace-verify")
+    cluster = Cluster(log.kafka, log.namespace, "millrace-verify", log.security)
     verified = asyncio.run(verify(cluster, database.postgres.get_secret_value()))
     for line in verified.lines():
         say(line)

@@ -35,7 +35,7 @@ STATES: tuple[State, ...] = ("closed", "half_open", "open")
 
 async def wire(settings: DispatcherSettings, context: Context) -> Mapping[str, Worker]:
     """Build it. Returns when the view holds what was on `control`: no delivery is made to an endpoint as it was."""
-    cluster = Cluster(settings.kafka, settings.namespace, f"millrace-dispatcher-{settings.instance}")
+    cluster = Cluster(settings.kafka, settings.namespace, f"millrace-dispatcher-{settings.instance}", settings.security)
     allow = egress.networks(settings.egress_allow)
     pausing = Pausing()
     endpoints = Endpoints(

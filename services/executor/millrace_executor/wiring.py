@@ -21,7 +21,7 @@ GROUP = "executor"
 
 async def wire(settings: ExecutorSettings, context: Context) -> Mapping[str, Worker]:
     """Build it. A step carries all that its attempt needs, so no view of anything has to be loaded."""
-    cluster = Cluster(settings.kafka, settings.namespace, f"millrace-executor-{settings.instance}")
+    cluster = Cluster(settings.kafka, settings.namespace, f"millrace-executor-{settings.instance}", settings.security)
     allow = egress.networks(settings.egress_allow)
     producer = PlainProducer(cluster, observer=context.observer)
     door = Egress(allow=allow)

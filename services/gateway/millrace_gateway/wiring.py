@@ -26,7 +26,7 @@ from millrace_web.rate_limits import RateLimits
 
 async def wire(settings: GatewaySettings, context: Context) -> Mapping[str, Worker]:
     """Build it. The end comes in the order: no new requests, in-flight ones answered, producer and view closed."""
-    cluster = Cluster(settings.kafka, settings.namespace, f"millrace-gateway-{settings.instance}")
+    cluster = Cluster(settings.kafka, settings.namespace, f"millrace-gateway-{settings.instance}", settings.security)
     keys = ApiKeys(pepper=parse_pepper(settings.key_pepper.get_secret_value()), clock=context.clock)
     accounts = Accounts()
     view = ControlView(

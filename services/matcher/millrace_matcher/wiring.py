@@ -17,7 +17,7 @@ from millrace_runtime.service import Context, Worker
 
 async def wire(settings: MatcherSettings, context: Context) -> Mapping[str, Worker]:
     """Build it. Returns when the view holds what was on `control`: no event is matched by less."""
-    cluster = Cluster(settings.kafka, settings.namespace, f"millrace-matcher-{settings.instance}")
+    cluster = Cluster(settings.kafka, settings.namespace, f"millrace-matcher-{settings.instance}", settings.security)
     handler = MatcherHandler(told=lambda *batch: counted.batch(*batch))
     counted = Counted(context.metrics, handler)
     view = ControlView(cluster, followers=handler.followers, clock=context.clock, observer=context.observer)

@@ -20,6 +20,7 @@ from millrace_core.clock import Clock
 from millrace_core.dead_letters import dead_letter
 from millrace_core.errors import Reject, Retry
 from millrace_core.record import Output, Written
+from millrace_kafka.security import Security
 from millrace_meter.changelog import QuietTables, ReadableJson, RestoredTable
 from millrace_meter.handlers import counted, meter_output
 from millrace_meter.windows import WINDOW_MS, Counts, Key, LastWindow, OpenWindows, added, start_of
@@ -55,6 +56,7 @@ class MeterAgents:
         names: Names,
         *,
         bootstrap: str,
+        security: Security,
         write: Callable[[Sequence[Output]], Awaitable[object]],
         told: Told,
         clock: Clock,
@@ -71,6 +73,7 @@ class MeterAgents:
         self.app = faust.App(
             names.group,
             broker=[f"kafka://{server}" for server in bootstrap.split(",")],
+            broker_credentials=_credentials(security),
             store="memory://",
             # Its tables are in memory; it makes the folder all the same, and would make it where it was started.
             datadir=folder,
@@ -218,3 +221,15 @@ class MeterAgents:
             await self._write([meter_output(meter) for meter in closed])
         except (Retry, Reject) as error:
             self._told.failed(f"{len(closed)} windows could not be written: {error}")
+
+
+def _credentials(security: Security) -> Any:
+    """The same way of connecting, in Faust's words."""
+    if security.is_sasl:
+        return faust.SASLCredentials(
+            mechanism=security.mechanism,
+            username=security.username,
+            password=security.password,
+            ssl_context=security.tls(),
+        )
+    return faust.SSLCredentials(security.tls()) if security.is_tls else None

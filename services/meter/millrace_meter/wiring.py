@@ -16,7 +16,7 @@ from millrace_runtime.service import Context, Worker
 
 async def wire(settings: MeterSettings, context: Context) -> Mapping[str, Worker]:
     """Build it. The topics must be there: Faust is not let to create any."""
-    cluster = Cluster(settings.kafka, settings.namespace, f"millrace-meter-{settings.instance}")
+    cluster = Cluster(settings.kafka, settings.namespace, f"millrace-meter-{settings.instance}", settings.security)
     producer = PlainProducer(cluster, observer=context.observer)
     async with Admin(cluster) as admin:
         found = await admin.topics(["tallies", "meter-changelog"])
@@ -29,6 +29,7 @@ async def wire(settings: MeterSettings, context: Context) -> Mapping[str, Worker
             changelog=cluster.topic("meter-changelog"),
         ),
         bootstrap=cluster.bootstrap,
+        security=cluster.security,
         write=producer.write,
         told=Shown(context),
         clock=context.clock,

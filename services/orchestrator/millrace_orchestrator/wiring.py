@@ -12,7 +12,9 @@ from millrace_runtime.service import Context, Worker
 
 async def wire(settings: OrchestratorSettings, context: Context) -> Mapping[str, Worker]:
     """Build it. Plans travel with their runs, so no control view is followed: any stamp may be handled at once."""
-    cluster = Cluster(settings.kafka, settings.namespace, f"millrace-orchestrator-{settings.instance}")
+    cluster = Cluster(
+        settings.kafka, settings.namespace, f"millrace-orchestrator-{settings.instance}", settings.security
+    )
     processor = TransactionalProcessor(
         cluster,
         group="orchestrator",

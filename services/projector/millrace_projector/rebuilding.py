@@ -186,7 +186,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 async def _run(settings: ProjectorSettings, *, drop: bool) -> Rebuilt:
-    cluster = Cluster(settings.kafka, settings.namespace, client_id="millrace-rebuild")
+    cluster = Cluster(settings.kafka, settings.namespace, "millrace-rebuild", settings.security)
     producer = PlainProducer(cluster)
     await producer.start()
     try:

@@ -45,7 +45,7 @@ class Meters:
 async def wire(settings: ProjectorSettings, context: Context) -> Mapping[str, Worker]:
     """Build the service; nothing reads before its worker runs."""
     gc.set_threshold(*GC_THRESHOLDS)
-    cluster = Cluster(settings.kafka, settings.namespace, client_id=f"millrace-projector-{settings.instance}")
+    cluster = Cluster(settings.kafka, settings.namespace, f"millrace-projector-{settings.instance}", settings.security)
     producer = PlainProducer(cluster, observer=context.observer)
     await producer.start()
     context.stack.push_async_callback(producer.stop)

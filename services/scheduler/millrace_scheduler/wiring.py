@@ -16,7 +16,7 @@ from millrace_scheduler.ticker import Ticker
 
 async def wire(settings: SchedulerSettings, context: Context) -> Mapping[str, Worker]:
     """Build it. Returns when the broker has confirmed the time: no timer fires by a clock that may be wrong."""
-    cluster = Cluster(settings.kafka, settings.namespace, f"millrace-scheduler-{settings.instance}")
+    cluster = Cluster(settings.kafka, settings.namespace, f"millrace-scheduler-{settings.instance}", settings.security)
     clock = SteadyClock(context.clock)
     producer = PlainProducer(cluster, observer=context.observer)
     processor = TransactionalProcessor(

@@ -34,7 +34,7 @@ def topics(
     from millrace_runtime.settings import read
 
     settings = read(LogSettings)
-    cluster = Cluster(settings.kafka, settings.namespace, "millrace-cli")
+    cluster = Cluster(settings.kafka, settings.namespace, "millrace-cli", settings.security)
     created = asyncio.run(create_topics(cluster, partitions=partitions, replication=replication))
     typer.echo(f"created {', '.join(created)}" if created else "every topic is there")
 
