@@ -1,0 +1,222 @@
+"""What grows: subscriptions, live state, and a backlog. Does it stay fast, flat in memory, and quick to restart?
+
+Orchestrator runs are counted against the CPU of its own process; a backlog's memory is the greatest seen on the way.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
+from itertools import islice
+from typing import TypeVar
+
+import asyncpg
+import msgspec
+
+from millrace_core import event as events
+from millrace_core import ids, record
+from millrace_core.clock import SystemClock
+from millrace_core.matching import SubscriptionIndex
+from millrace_core.messages import EventRef, Raw, StartRun, encode_with_payload
+from millrace_core.plans import Node, RetryPolicy, compile_job, encode_plan, raw_config
+from millrace_core.record import Output
+from millrace_kafka.control import ControlView
+from millrace_kafka.control_log import ControlWriter
+from millrace_kafka.producer import PlainProducer
+from tests.bench import cpu
+from tests.bench.load import event_body
+from tests.bench.report import Figure, figure
+from tests.bench.stack import Stack
+from tests.bench.subscriptions import subscriptions
+from tests.bench.world import ACCOUNT, IDENTIFIER, cluster_of, furnish
+from tests.support.platform import Platform
+
+T = TypeVar("T")
+
+SIZES = (10, 1_000, 100_000, 1_000_000)
+WRITE_RECORDS = 1_000
+
+
+async def matching(*, largest: int) -> list[Figure]:
+    """What one event costs against ever more subscriptions, and what each of them takes."""
+    found = {}
+    for size in (size for size in SIZES if size <= largest):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.bench.subscriptions", str(size), stdout=asyncio.subprocess.PIPE
+        )
+        out, _ = await process.communicate()
+        found[size] = json.loads(out)
+    most, least = max(found), min(found)
+    figures = [
+        figure(f"match one event, {size:,} subscriptions", "µs", one["us"], bar=50, better="less")
+        for size, one in found.items()
+    ]
+    return [
+        *figures,
+        figure(
+            f"match at {most:,} / at {least}",
+            "µs",
+            found[most]["us"],
+            limit=found[least]["us"],
+            bar=3,
+            against="ratio",
+            better="less",
+        ),
+        figure("memory a subscription", "bytes PSS", found[most]["bytes"], bar=1_024, better="less"),
+        figure(f"index of {most:,} subscriptions made", "s", found[most]["load_s"], bar=60, better="less"),
+    ]
+
+
+async def control(stack: Stack, *, count: int) -> list[Figure]:
+    """How long a view takes to load so many subscriptions from the log."""
+    platform = await stack.platform()
+    writer = ControlWriter(cluster_of(platform))
+    await writer.start()
+    entries = (("subscription", ACCOUNT, id, 1, value) for id, value in subscriptions(count))
+    for some in _pieces(entries, WRITE_RECORDS):
+        await writer.write(some)
+    await writer.stop()
+    index = SubscriptionIndex()
+    view = ControlView(cluster_of(platform), followers={"subscription": index}, clock=SystemClock())
+    began = time.perf_counter()
+    await view.start()
+    took = time.perf_counter() - began
+    await view.stop()
+    assert len(index) == count
+    return [figure(f"{count:,} subscriptions read from the log", "s", took, bar=60, better="less")]
+
+
+async def orchestrator(stack: Stack, *, runs: int) -> list[Figure]:
+    """One-step runs a CPU second of the orchestrator's process, with its executor and the projector beside it."""
+    async with _world(stack) as (platform, rows):
+        await _ask_runs(platform, runs)
+        platform.start("projector")
+        platform.start("executor")
+        process = platform.start("orchestrator").process
+        await _until(rows, "select count(*) from read.runs where status = 'completed'", runs)
+        used = cpu.cpu_seconds(process.pid)
+    return [figure("orchestrator, one-step runs", "runs/CPU s", runs / used, bar=3_000)]
+
+
+async def restart(stack: Stack, *, keys: int, runs: int) -> list[Figure]:
+    """From SIGKILL to ready on the same disk: a matcher that remembers so many keys, an orchestrator with so many live
+    runs. Nobody executes, so the runs stay alive."""
+    async with _world(stack) as (platform, rows):
+        await furnish(platform)
+        await _post(platform, keys, unique=True)
+        await _ask_runs(platform, runs)
+        for name in ("projector", "matcher", "orchestrator"):
+            platform.start(name)
+        await _until(rows, "select count(*) from read.event_outcomes", keys)
+        await _until(rows, "select count(*) from read.runs where status = 'running'", runs)
+        matcher, orchestrator = [await _ready_again(platform, name) for name in ("matcher", "orchestrator")]
+    return [
+        figure(f"matcher with {keys:,} keys, SIGKILL to ready", "s", matcher, bar=10, better="less"),
+        figure(f"orchestrator with {runs:,} live runs, SIGKILL to ready", "s", orchestrator, bar=10, better="less"),
+    ]
+
+
+async def backlog(stack: Stack, *, count: int) -> list[Figure]:
+    """So many events wait: matched and projected, how fast, and in how much memory at half way and at the end."""
+    async with _world(stack) as (platform, rows):
+        await furnish(platform, url="http://127.0.0.1:9/", subscriptions=1_000)
+        await _post(platform, count)
+        began = time.perf_counter()
+        pids = [platform.start(name).process.pid for name in ("matcher", "projector")]
+        sizes = []
+        for part in (count // 2, count):
+            await _until(rows, "select count(*) from read.event_outcomes", part)
+            sizes.append(max(map(cpu.pss_bytes, pids)) / 1e6)
+        took = time.perf_counter() - began
+    name = f"backlog of {count:,} events"
+    return [
+        figure(f"{name}, matched and projected", "events/s", count / took),
+        figure(
+            f"{name}: memory at its end / half way",
+            "MB PSS",
+            sizes[1],
+            limit=sizes[0],
+            bar=1.2,
+            against="ratio",
+            better="less",
+        ),
+    ]
+
+
+# ── the world ───────────────────────────────────────────────────────────────────────────────────────────────────────
+@asynccontextmanager
+async def _world(stack: Stack) -> AsyncIterator[tuple[Platform, asyncpg.Connection]]:
+    platform = await stack.platform()
+    rows = await asyncpg.connect(platform.postgres)
+    try:
+        yield platform, rows
+    finally:
+        await rows.close()
+        platform.stop()
+
+
+async def _until(rows: asyncpg.Connection, query: str, count: int, *, timeout_s: float = 600) -> None:
+    deadline = time.monotonic() + timeout_s
+    while (found := await rows.fetchval(query)) < count:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{query}: {found} of {count}")
+        await asyncio.sleep(0.5)
+
+
+async def _ready_again(platform: Platform, name: str) -> float:
+    await platform.ready([name])
+    platform.kill(name)
+    began = time.perf_counter()
+    platform.restart(name)
+    await platform.ready([name])
+    return time.perf_counter() - began
+
+
+async def _post(platform: Platform, count: int, *, unique: bool = False) -> None:
+    now_ms = time.time_ns() // 1_000_000
+
+    def one(n: int) -> Output:
+        posted = events.parse_post(event_body(n), now_ms=now_ms)
+        posted = msgspec.structs.replace(posted, ordering_key=str(n % 97), unique_key=f"key-{n}" if unique else None)
+        return events.to_output(events.make_event(posted, account=ACCOUNT, now_ms=now_ms))
+
+    await _write(platform, map(one, range(count)))
+
+
+async def _ask_runs(platform: Platform, count: int) -> None:
+    node = Node(id="one", type="transform", config=raw_config({"output": {"ok": True}}), retry=RetryPolicy(attempts=1))
+    plan = Raw(encode_plan(compile_job(node, id=ids.new_id(ids.JOB), version=1, name="bench")))
+    now_ms = time.time_ns() // 1_000_000
+
+    def one(n: int) -> Output:
+        event = ids.new_id(ids.EVENT)
+        run = ids.run_id_of(event, "bench")
+        started = StartRun(
+            run=run,
+            account=ACCOUNT,
+            plan=plan,
+            event=EventRef(id=event, identifier=IDENTIFIER, received_at=now_ms),
+            input=Raw(b'{"n":%d}' % n),
+        )
+        value, payload_at = encode_with_payload(started, started.input)
+        headers = ((record.ACCOUNT, ACCOUNT.encode()), (record.ID, run.encode()), (record.PAYLOAD, payload_at))
+        return Output("run-commands", run.encode(), value, headers)
+
+    await _write(platform, map(one, range(count)))
+
+
+def _pieces(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of at most `size`, in order."""
+    source = iter(items)
+    while piece := list(islice(source, size)):
+        yield piece
+
+
+async def _write(platform: Platform, outputs: Iterable[Output]) -> None:
+    producer = PlainProducer(cluster_of(platform))
+    await producer.start()
+    for some in _pieces(outputs, WRITE_RECORDS):
+        await producer.write(some)
+    await producer.stop()
