@@ -134,13 +134,17 @@ async def _away(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
 
 async def close(client: AIOKafkaConsumer) -> None:
     """Stop a consumer, within a bound, whatever state it is in."""
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(CLOSE_S_MAX):
-            await client.stop()
     # A consumer that never started has a client but no fetcher: `stop` leaves that open.
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(CLOSE_S_MAX):
-            await client._client.close()
+    for step in (client.stop, client._client.close):
+        with contextlib.suppress(Exception):
+            try:
+                async with asyncio.timeout(CLOSE_S_MAX):
+                    await step()
+            except asyncio.CancelledError:
+                # aiokafka cancels its fetches and awaits them; one that rests after a failure lets that through as if
+                # it were ours, and whoever closes would end in silence, half way through its own clean-up.
+                if (task := asyncio.current_task()) is None or task.cancelling():
+                    raise
 
 
 async def discard(client: AIOKafkaProducer) -> None:
