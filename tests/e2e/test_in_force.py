@@ -92,16 +92,10 @@ async def make_round(millrace: Millrace, home: str) -> Round:
 @pytest.fixture(params=OFFSETS_MS, ids=lambda ms: f"{ms // 1000:+d} s")
 async def wrong_clock(millrace: Millrace, request: pytest.FixtureRequest) -> int:
     """The API, and with it the relay, begun anew with a clock that is wrong by so much."""
-    await asyncio.to_thread(end, millrace, "api")
+    await asyncio.to_thread(millrace.platform.end, "api")
     millrace.platform.restart("api", env={"MILLRACE_CLOCK_OFFSET_MS": str(request.param)})
     await millrace.platform.ready()
     return int(request.param)
-
-
-def end(millrace: Millrace, replica: str) -> None:
-    process = millrace.platform.running[replica].process
-    process.terminate()
-    process.wait(25)
 
 
 async def test_the_next_event_meets_the_change(millrace: Millrace, wrong_clock: int) -> None:

@@ -75,7 +75,14 @@ def events(seed: int, count: int) -> list[Posted]:
     ]
 
 
-def world(sink: str, *, pepper: str, ring: keyring.KeyRing) -> World:
+def world(
+    sink: str,
+    *,
+    pepper: str,
+    ring: keyring.KeyRing,
+    retry_schedule_s: tuple[float, ...] = (0.3,) * 12,
+    timeout_s: float = 10.0,
+) -> World:
     """Five listeners: an endpoint, a wildcard endpoint with a filter, a job, and a chain twice."""
     key = credentials.new_key("ingest")
     secret = signing.new_secret()
@@ -86,7 +93,11 @@ def world(sink: str, *, pepper: str, ring: keyring.KeyRing) -> World:
         id = ids.new_id(ids.ENDPOINT)
         sealed = ring.seal(secret, account=ACCOUNT, name=keyring.endpoint_secret(id))
         control = EndpointControl(
-            account=ACCOUNT, url=f"{sink}{path}", secrets=(sealed,), retry_schedule_s=(0.3,) * 12, timeout_s=10.0
+            account=ACCOUNT,
+            url=f"{sink}{path}",
+            secrets=(sealed,),
+            retry_schedule_s=retry_schedule_s,
+            timeout_s=timeout_s,
         )
         entries.append(("endpoint", id, control))
         return id
@@ -136,7 +147,7 @@ def world(sink: str, *, pepper: str, ring: keyring.KeyRing) -> World:
     tell = plans.Node(
         id="tell",
         type="http",
-        config=Raw(f'{{"url":"{sink}/job","body":{{"n":"${{input.n}}","twice":"${{previous}}"}}}}'.encode()),
+        config=Raw(f'{{"url":"{sink}/job","body":{{"total":"${{input.total}}","twice":"${{previous}}"}}}}'.encode()),
         retry=retry,
     )
     job = plan(plans.compile_job(call, id=ids.new_id(ids.JOB), version=1, name="call"))

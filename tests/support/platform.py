@@ -158,6 +158,20 @@ class Platform:
         running.process.wait()
         self.deaths[replica] = self.deaths.get(replica, 0) + 1
 
+    def end(self, replica: str) -> None:
+        """SIGTERM, and wait until it has ended in order."""
+        process = self.running[replica].process
+        process.terminate()
+        process.wait(25)
+
+    def freeze(self, replica: str) -> None:
+        """Stop it in its tracks (SIGSTOP), until `thaw`."""
+        os.killpg(self.running[replica].process.pid, signal.SIGSTOP)
+
+    def thaw(self, replica: str) -> None:
+        """Let a frozen one go on. It does not know that time has passed."""
+        os.killpg(self.running[replica].process.pid, signal.SIGCONT)
+
     def restart(self, replica: str, *, env: Mapping[str, str] | None = None) -> Running:
         """Start what was killed, as its supervisor would."""
         return self.start(self.running[replica].name, replica=replica, env=env)

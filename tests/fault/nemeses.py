@@ -1,0 +1,337 @@
+"""What is done to a running Millrace. A new nemesis is a stage of a few lines and a row in `NEMESES`.
+
+A stage prepares its victim (a twin, a proxy, a disk), yields the strike, and undoes the preparation. The strike runs
+under load and returns when the damage is over; from then on the recovery is counted. `chance` is seeded.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+
+from millrace_core import ids
+from millrace_core.clock import SystemClock
+from millrace_core.messages import Raw, SubscriptionControl, encode
+from millrace_kafka.control_log import ControlWriter
+from tests.fault import scenario
+from tests.fault.arena import Arena, Changed
+from tests.fault.test_garbage import spoil
+from tests.support.own_disk import Disk, own_disk
+from tests.support.platform import SERVICES
+from tests.support.tcp_proxy import TcpProxy
+
+HOUR_MS = 3_600_000
+SILENT_S = 12.0  # two sessions
+STATE_DISK_MB = 48
+
+Strike = Callable[[], Awaitable[None]]
+Stage = Callable[[Arena, str, Random], AbstractAsyncContextManager[Strike]]
+
+
+@dataclass(frozen=True, slots=True)
+class Nemesis:
+    """`does` says it in the words of the table. `in_short`: the victims `make test` has time for."""
+
+    name: str
+    does: str
+    victims: Sequence[str]
+    stage: Stage
+    in_short: Sequence[str] = ()
+    needs_disk: bool = False
+
+
+# ── processes ───────────────────────────────────────────────────────────────────────────────────────────────────────
+@asynccontextmanager
+async def killed(arena: Arena, victim: str, chance: Random) -> AsyncIterator[Strike]:
+    async def strike() -> None:
+        for _ in range(3):
+            await arena.platform.ready([victim])
+            await asyncio.sleep(chance.uniform(0.3, 1.5))
+            with arena.without_supervisor(victim):
+                arena.platform.kill(victim)
+                await asyncio.sleep(chance.uniform(0.0, 0.5))
+                arena.platform.restart(victim)
+
+    yield strike
+
+
+@asynccontextmanager
+async def frozen(arena: Arena, victim: str, chance: Random, *, for_s: float) -> AsyncIterator[Strike]:
+    async def strike() -> None:
+        await asyncio.sleep(chance.uniform(0.0, 1.0))
+        arena.platform.freeze(victim)
+        try:
+            await asyncio.sleep(for_s)
+        finally:
+            arena.platform.thaw(victim)
+
+    async with arena.twin(victim):
+        yield strike
+
+
+@asynccontextmanager
+async def away(arena: Arena, victim: str, chance: Random, *, for_s: float) -> AsyncIterator[Strike]:
+    async def strike() -> None:
+        await asyncio.sleep(chance.uniform(0.0, 1.0))
+        with arena.without_supervisor(victim):
+            arena.platform.kill(victim)
+            await asyncio.sleep(for_s)
+            arena.platform.restart(victim)
+
+    if victim == "gateway":
+        async with arena.twin(victim):
+            yield strike
+    else:
+        yield strike
+
+
+@asynccontextmanager
+async def coming_and_going(arena: Arena, victim: str, chance: Random) -> AsyncIterator[Strike]:
+    async def strike() -> None:
+        until = time.monotonic() + 15.0
+        extras: list[str] = []
+        while time.monotonic() < until or extras:
+            if extras and (time.monotonic() >= until or chance.random() < 0.4 or len(extras) == 3):
+                replica = extras.pop(chance.randrange(len(extras)))
+                if chance.random() < 0.5:
+                    arena.platform.kill(replica)
+                await arena.send_off(replica)
+            else:
+                replica = f"{victim}-{secrets.token_hex(3)}"
+                arena.platform.start(victim, replica=replica)
+                extras.append(replica)
+            await asyncio.sleep(chance.uniform(0.2, 2.0))
+
+    yield strike
+
+
+@asynccontextmanager
+async def wrong_clock(arena: Arena, victim: str, chance: Random, *, by_ms: int) -> AsyncIterator[Strike]:
+    async def strike() -> None:
+        async with arena.given(victim, {"MILLRACE_CLOCK_OFFSET_MS": str(by_ms)}):
+            await asyncio.sleep(chance.uniform(3.0, 5.0))
+
+    yield strike
+
+
+# ── the network ─────────────────────────────────────────────────────────────────────────────────────────────────────
+def _kafka(arena: Arena) -> TcpProxy:
+    return arena.kafka_proxy
+
+
+def _postgres(arena: Arena) -> TcpProxy:
+    return arena.postgres_proxy
+
+
+@asynccontextmanager
+async def cut(arena: Arena, victim: str, chance: Random, *, way: Callable[[Arena], TcpProxy]) -> AsyncIterator[Strike]:
+    async def strike() -> None:
+        for _ in range(3):
+            await asyncio.sleep(chance.uniform(0.3, 1.5))
+            await way(arena).cut()
+            await asyncio.sleep(chance.uniform(0.1, 3.0))
+            way(arena).heal()
+
+    async with arena.given(victim, arena.through_proxies()):
+        yield strike
+
+
+@asynccontextmanager
+async def silent(
+    arena: Arena, victim: str, chance: Random, *, way: Callable[[Arena], TcpProxy]
+) -> AsyncIterator[Strike]:
+    async def strike() -> None:
+        await asyncio.sleep(chance.uniform(0.0, 1.0))
+        way(arena).hold()
+        await asyncio.sleep(SILENT_S)
+        way(arena).heal()
+
+    async with arena.given(victim, arena.through_proxies()):
+        yield strike
+
+
+@asynccontextmanager
+async def slow(arena: Arena, victim: str, chance: Random, *, way: Callable[[Arena], TcpProxy]) -> AsyncIterator[Strike]:
+    async def strike() -> None:
+        way(arena).delay_s = chance.uniform(0.03, 0.1)
+        try:
+            await asyncio.sleep(8.0)
+        finally:
+            way(arena).delay_s = 0.0
+
+    async with arena.given(victim, arena.through_proxies()):
+        yield strike
+
+
+# ── the servers ─────────────────────────────────────────────────────────────────────────────────────────────────────
+@asynccontextmanager
+async def restarted(arena: Arena, victim: str, chance: Random, *, kill: bool) -> AsyncIterator[Strike]:
+    async def strike() -> None:
+        for _ in range(2):
+            await asyncio.sleep(chance.uniform(0.5, 2.0))
+            server = arena.kafka if victim == "kafka" else arena.postgres
+            await (server.kill() if kill else server.stop())
+            await asyncio.sleep(chance.uniform(0.0, 3.0))
+            await server.start()
+
+    yield strike
+
+
+@asynccontextmanager
+async def broker_frozen(arena: Arena, victim: str, chance: Random, *, for_s: float) -> AsyncIterator[Strike]:
+    async def strike() -> None:
+        arena.kafka.freeze()
+        try:
+            await asyncio.sleep(for_s)
+        finally:
+            arena.kafka.thaw()
+
+    yield strike
+
+
+async def _filled(disk: Disk) -> None:
+    disk.fill()
+    try:
+        await asyncio.sleep(8.0)
+    finally:
+        disk.free()
+
+
+@asynccontextmanager
+async def disk_full(arena: Arena, victim: str, chance: Random) -> AsyncIterator[Strike]:
+    """A server that died of it is started again by whoever made room."""
+
+    async def postgres_strike() -> None:
+        assert arena.disk is not None
+        await asyncio.sleep(chance.uniform(0.0, 1.0))
+        await _filled(arena.disk)
+        if arena.postgres.pid is None:
+            await arena.postgres.start()
+
+    if victim == "postgres":
+        yield postgres_strike
+        return
+    with own_disk(arena.platform.folder / f"{victim}-disk", size_mb=STATE_DISK_MB) as disk:
+
+        async def strike() -> None:
+            await asyncio.sleep(chance.uniform(0.0, 1.0))
+            await _filled(disk)
+
+        async with arena.given(victim, {"MILLRACE_STATE_DIR": str(disk.at)}):
+            yield strike
+
+
+# ── what comes in, and who takes what goes out ──────────────────────────────────────────────────────────────────────
+@asynccontextmanager
+async def garbage(arena: Arena, victim: str, chance: Random) -> AsyncIterator[Strike]:
+    async def strike() -> None:
+        await spoil(arena.cluster)
+
+    yield strike
+
+
+@asynccontextmanager
+async def ill_receivers(arena: Arena, victim: str, chance: Random, *, mood: str) -> AsyncIterator[Strike]:
+    async def strike() -> None:
+        arena.receivers.mood = mood
+        await asyncio.sleep(chance.uniform(4.0, 6.0))
+        arena.receivers.calm()
+
+    yield strike
+
+
+@asynccontextmanager
+async def control_changed(arena: Arena, victim: str, chance: Random) -> AsyncIterator[Strike]:
+    """The matcher dies with a part of its batches uncommitted, and its repeat sees another control view."""
+    endpoint = next(id for kind, id, _ in arena.world.entries if kind == "endpoint")
+    id = ids.new_id(ids.SUBSCRIPTION)
+    listener = scenario.Listener(id, "delivery", lambda name, _: name == "beta")
+
+    async def write(version: int, value: bytes | None) -> None:
+        writer = ControlWriter(arena.cluster)
+        await writer.start()
+        try:
+            await writer.write([("subscription", scenario.ACCOUNT, id, version, value)])
+        finally:
+            await writer.stop()
+
+    async def strike() -> None:
+        for _ in range(2):
+            await arena.platform.ready([victim])
+            await asyncio.sleep(chance.uniform(0.3, 1.0))
+            with arena.without_supervisor(victim):
+                arena.platform.kill(victim)
+                await asyncio.sleep(chance.uniform(0.5, 1.5))
+                if not arena.changed:
+                    await write(1, encode(made()))
+                    arena.changed.append(Changed(listener, time.monotonic()))
+                arena.platform.restart(victim)
+
+    def made() -> SubscriptionControl:
+        return SubscriptionControl(
+            account=scenario.ACCOUNT,
+            pattern=f"e:{scenario.PROVIDER}/beta",
+            target_kind="endpoint",
+            target_id=endpoint,
+            created_at=SystemClock().now_ms(),
+            filter=Raw(b"null"),
+        )
+
+    try:
+        yield strike
+    finally:
+        await write(2, None)
+        arena.changed.clear()
+
+
+KAFKA_USERS = SERVICES
+POSTGRES_USERS = ("projector", "api")
+STATEFUL = ("orchestrator", "scheduler", "meter")
+SERVERS = ("kafka", "postgres")
+RECEIVERS = ("receivers",)
+
+NEMESES: Sequence[Nemesis] = (
+    Nemesis("SIGKILL", "three times, at random moments", SERVICES, killed),
+    Nemesis("SIGSTOP 10 s", "then SIGCONT, while a twin took over", SERVICES, partial(frozen, for_s=10), ["matcher"]),
+    Nemesis("SIGSTOP 70 s", "then SIGCONT, while a twin took over", SERVICES, partial(frozen, for_s=70)),
+    Nemesis("away 70 s", "longer than any session or transaction lives", SERVICES, partial(away, for_s=70)),
+    Nemesis("Kafka cut", "its connections, three times, none taken for up to 3 s", SERVICES, partial(cut, way=_kafka)),
+    Nemesis("Kafka silent", "its connections stay, and pass nothing for 12 s", SERVICES, partial(silent, way=_kafka)),
+    Nemesis("Kafka slow", "30 to 100 ms more each way for 8 s", SERVICES, partial(slow, way=_kafka)),
+    Nemesis("Postgres cut", "as for Kafka", POSTGRES_USERS, partial(cut, way=_postgres), ["projector"]),
+    Nemesis("Postgres silent", "as for Kafka", POSTGRES_USERS, partial(silent, way=_postgres)),
+    Nemesis("Postgres slow", "as for Kafka", POSTGRES_USERS, partial(slow, way=_postgres)),
+    Nemesis("joining and leaving", "replicas come, go and are killed for 15 s", SERVICES, coming_and_going),
+    Nemesis("clock + 1 h", "an hour ahead, then right again", SERVICES, partial(wrong_clock, by_ms=HOUR_MS)),
+    Nemesis("clock − 1 h", "an hour behind, then right again", SERVICES, partial(wrong_clock, by_ms=-HOUR_MS)),
+    Nemesis("disk full", "for 8 s, on a tmpfs of its own", (*STATEFUL, "postgres"), disk_full, needs_disk=True),
+    Nemesis("stop and start", "twice, away for up to 3 s", SERVERS, partial(restarted, kill=False)),
+    Nemesis("SIGKILL", "twice, away for up to 3 s", SERVERS, partial(restarted, kill=True)),
+    Nemesis("SIGSTOP 10 s", "then SIGCONT", ["kafka"], partial(broker_frozen, for_s=10)),
+    Nemesis("control changed", "while it lay dead with uncommitted batches, twice", ["matcher"], control_changed),
+    Nemesis("poison records", "ten kinds of garbage on every partition of every topic", ["all"], garbage),
+    *(
+        Nemesis(mood, "to every webhook for 4 to 6 s", RECEIVERS, partial(ill_receivers, mood=mood))
+        for mood in ("hang", "reset", "500", "429", "410", "100 MB")
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What is not done to the whole platform, and why or where else."""
+
+    name: str
+    does: str
+    victim: str
+    why: str
+
+
+NOT_HERE: Sequence[Elsewhere] = (
+    Elsewhere("leaderless", "a partition without a leader for 60 s", "kafka", "wants three brokers"),
+    Elsewhere("too few in sync", "fewer than `min.insync.replicas`", "kafka", "wants three brokers"),
+)
