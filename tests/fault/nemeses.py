@@ -182,6 +182,18 @@ async def restarted(arena: Arena, victim: str, chance: Random, *, kill: bool) ->
 
 
 @asynccontextmanager
+async def server_away(arena: Arena, victim: str, chance: Random, *, for_s: float) -> AsyncIterator[Strike]:
+    async def strike() -> None:
+        await asyncio.sleep(chance.uniform(0.0, 1.0))
+        server = arena.kafka if victim == "kafka" else arena.postgres
+        await server.kill()
+        await asyncio.sleep(for_s)
+        await server.start()
+
+    yield strike
+
+
+@asynccontextmanager
 async def broker_frozen(arena: Arena, victim: str, chance: Random, *, for_s: float) -> AsyncIterator[Strike]:
     async def strike() -> None:
         arena.kafka.freeze()
@@ -311,6 +323,7 @@ NEMESES: Sequence[Nemesis] = (
     Nemesis("disk full", "for 8 s, on a tmpfs of its own", (*STATEFUL, "postgres"), disk_full, needs_disk=True),
     Nemesis("stop and start", "twice, away for up to 3 s", SERVERS, partial(restarted, kill=False)),
     Nemesis("SIGKILL", "twice, away for up to 3 s", SERVERS, partial(restarted, kill=True)),
+    Nemesis("away 70 s", "killed; with one broker no partition has a leader", SERVERS, partial(server_away, for_s=70)),
     Nemesis("SIGSTOP 10 s", "then SIGCONT", ["kafka"], partial(broker_frozen, for_s=10)),
     Nemesis("control changed", "while it lay dead with uncommitted batches, twice", ["matcher"], control_changed),
     Nemesis("poison records", "ten kinds of garbage on every partition of every topic", ["all"], garbage),
@@ -332,6 +345,6 @@ class Elsewhere:
 
 
 NOT_HERE: Sequence[Elsewhere] = (
-    Elsewhere("leaderless", "a partition without a leader for 60 s", "kafka", "wants three brokers"),
     Elsewhere("too few in sync", "fewer than `min.insync.replicas`", "kafka", "wants three brokers"),
+    Elsewhere("leaderless", "one partition alone for 60 s", "kafka", "wants three brokers"),
 )
