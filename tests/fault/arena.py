@@ -50,6 +50,9 @@ RETRY_SCHEDULE_S = (0.3, 0.3, 0.5, 1.0, 2.0, 5.0, 5.0, 10.0, 20.0, 20.0, 20.0, 2
 TIMEOUT_S = 2.0
 HUGE_BYTES = 100 * 1_048_576
 
+Pair = tuple[UUID, UUID]
+"""An event and the subscription that heard it."""
+
 
 @dataclass
 class Receivers:
@@ -358,8 +361,21 @@ class _Judge:
     """One load's events against the oracle."""
 
     def __init__(self, arena: Arena, load: Load, db: "asyncpg.Connection[Any]") -> None:
-        self._arena, self._load, self._db = arena, load, db
+        self._receivers, self._db = arena.receivers, db
         self._events = [ids.uuid_of(id) for id in load.accepted.values()]
+        self._must: dict[str, set[Pair]] = {"run": set(), "delivery": set()}
+        self._may: dict[str, set[Pair]] = {"run": set(), "delivery": set()}
+        since = dict.fromkeys((listener.id for listener in arena.world.listeners), 0.0)
+        since |= {changed.listener.id: changed.since_s for changed in arena.changed}
+        listeners = [*arena.world.listeners, *(changed.listener for changed in arena.changed)]
+        for event in load.events:
+            if (id := load.accepted.get(event.unique_key)) is None:
+                continue
+            for listener in listeners:
+                if listener.expects(event.name, event.properties):
+                    is_sure = load.began_s[event.unique_key] >= since[listener.id]
+                    sort = self._must if is_sure else self._may
+                    sort[listener.kind].add((ids.uuid_of(id), ids.uuid_of(listener.id)))
 
     async def is_settled(self) -> bool:
         """Every event has its outcome, and all that is there and all that must be there has ended."""
@@ -367,7 +383,7 @@ class _Judge:
             "select count(distinct event) from read.event_outcomes where event = any($1)", self._events
         )
         assert decided == len(self._events), f"{decided} of {len(self._events)} events are decided"
-        for table, must in (("runs", self._must("run")), ("deliveries", self._must("delivery"))):
+        for table, must in (("runs", self._must["run"]), ("deliveries", self._must["delivery"])):
             rows = await self._db.fetch(
                 f"select event, subscription, ended_at is null as open from read.{table} where event = any($1)",
                 self._events,
@@ -385,53 +401,27 @@ class _Judge:
             self._events,
         )
         verdict.lost += len(set(self._events)) - len(rows)
-        verdict.unordered += _out_of_order(rows) + self._arena.receivers.disordered
+        verdict.unordered += _out_of_order(rows) + self._receivers.disordered
         for kind, table, good in (("run", "runs", "completed"), ("delivery", "deliveries", "succeeded")):
             found = await self._db.fetch(
                 f"select id, event, subscription, status from read.{table} where event = any($1)", self._events
             )
             self._compare_one(verdict, kind, good, found)
-        if self._arena.receivers.forged:
-            verdict.notes.append(f"{self._arena.receivers.forged} webhooks with a wrong signature")
+        if self._receivers.forged:
+            verdict.notes.append(f"{self._receivers.forged} webhooks with a wrong signature")
 
     def _compare_one(self, verdict: Verdict, kind: str, good: str, rows: Sequence[asyncpg.Record]) -> None:
         pairs = Counter((row["event"], row["subscription"]) for row in rows)
-        must, may = self._must(kind), self._may(kind)
+        must, may = self._must[kind], self._may[kind]
         verdict.lost += len(must - set(pairs))
         verdict.twice += sum(count - 1 for count in pairs.values())
         if unasked := set(pairs) - must - may:
             verdict.notes.append(f"{len(unasked)} of kind {kind} that nobody asked for")
-        receivers = self._arena.receivers
         for row in rows:
             # Who answered 410 wanted no more of it.
-            ended = "failed" if kind == "delivery" and row["id"] in receivers.gone else good
-            never_came = kind == "delivery" and ended == good and not receivers.taken[row["id"]]
+            ended = "failed" if kind == "delivery" and row["id"] in self._receivers.gone else good
+            never_came = kind == "delivery" and ended == good and not self._receivers.taken[row["id"]]
             verdict.lost += row["status"] != ended or never_came
-
-    def _must(self, kind: str) -> set[tuple[UUID, UUID]]:
-        settled = {
-            (ids.uuid_of(self._load.accepted[event.unique_key]), ids.uuid_of(listener.id))
-            for event in self._posted()
-            for listener in self._arena.world.listeners
-            if listener.kind == kind and listener.expects(event.name, event.properties)
-        }
-        return settled | self._of_changed(kind, must=True)
-
-    def _may(self, kind: str) -> set[tuple[UUID, UUID]]:
-        return self._of_changed(kind, must=False)
-
-    def _of_changed(self, kind: str, *, must: bool) -> set[tuple[UUID, UUID]]:
-        return {
-            (ids.uuid_of(self._load.accepted[event.unique_key]), ids.uuid_of(changed.listener.id))
-            for event in self._posted()
-            for changed in self._arena.changed
-            if changed.listener.kind == kind
-            and changed.listener.expects(event.name, event.properties)
-            and (self._load.began_s[event.unique_key] >= changed.since_s) is must
-        }
-
-    def _posted(self) -> list[scenario.Posted]:
-        return [event for event in self._load.events if event.unique_key in self._load.accepted]
 
 
 def _out_of_order(rows: Sequence[asyncpg.Record]) -> int:

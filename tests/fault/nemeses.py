@@ -300,7 +300,6 @@ async def control_changed(arena: Arena, victim: str, chance: Random) -> AsyncIte
         arena.changed.clear()
 
 
-KAFKA_USERS = SERVICES
 POSTGRES_USERS = ("projector", "api")
 STATEFUL = ("orchestrator", "scheduler", "meter")
 SERVERS = ("kafka", "postgres")
