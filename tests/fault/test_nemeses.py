@@ -92,7 +92,7 @@ async def test_a_nemesis(arenas: Arenas, ledger: Ledger, nemesis: Nemesis, victi
             f"\n{nemesis.name} on {victim}: MILLRACE_SEED={seed}, {verdict.events} events, lost {verdict.lost}, "
             f"twice {verdict.twice}, out of order {verdict.unordered}, unaccounted {verdict.unaccounted}, "
             f"recovered in {verdict.recovery_s} s, fell {verdict.falls}, refused posts {dict(load.refused)}, "
-            f"took {took_s} s"
+            f"took {took_s} s{''.join(f'; {note}' for note in verdict.notes)}"
         )
         ledger.enter(Run(nemesis.name, victim, seed, SEED, took_s, verdict))
         assert verdict.holds, verdict
