@@ -57,8 +57,8 @@ Pair = tuple[UUID, UUID]
 
 @dataclass
 class Receivers:
-    """Where webhooks and http steps go. `mood` is how webhooks are answered: "ok", or a way to misbehave. One message in
-    sixteen is refused the first time anyway, so that there are always retries, and timers, on their way."""
+    """Where webhooks and http steps go. `mood` is how webhooks are answered: "ok", or a way to misbehave. One message
+    in sixteen is refused the first time anyway, so that there are always retries, and timers, on their way."""
 
     secret: str = ""
     mood: str = "ok"
