@@ -15,7 +15,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,11 @@ POSTGRES_DISK_MB = 1_024
 # Long enough to outlast what a fault does to a receiver and the breaker's pause after it.
 RETRY_SCHEDULE_S = (0.3, 0.3, 0.5, 1.0, 2.0, 5.0, 5.0, 10.0, 20.0, 20.0, 20.0, 20.0)
 TIMEOUT_S = 2.0
+REPLICATED = {
+    "offsets.topic.replication.factor": "3",
+    "transaction.state.log.replication.factor": "3",
+    "transaction.state.log.min.isr": "2",
+}
 HUGE_BYTES = 100 * 1_048_576
 
 Pair = tuple[UUID, UUID]
@@ -221,10 +226,12 @@ class Verdict:
 
 @dataclass
 class Arena:
-    """`down` names replicas whose supervisor looks away; `gateways` is where the load goes, tried in turn."""
+    """`down` names replicas whose supervisor looks away; `gateways` is where the load goes, tried in turn; `brokers`
+    are those beside `kafka`, which is their controller."""
 
     platform: Platform
     kafka: Kafka
+    brokers: list[Kafka]
     postgres: Postgres
     dsn: str
     kafka_proxy: TcpProxy
@@ -239,7 +246,7 @@ class Arena:
 
     @property
     def cluster(self) -> Cluster:
-        return Cluster(self.kafka.bootstrap, self.platform.namespace)
+        return Cluster(self.platform.kafka, self.platform.namespace)
 
     # ── what faults are made of ─────────────────────────────────────────────────────────────────────────────────────
     @contextmanager
@@ -448,20 +455,29 @@ def _out_of_order(rows: Sequence[asyncpg.Record]) -> int:
 
 
 @asynccontextmanager
-async def arena(home: Path) -> AsyncIterator[Arena]:
-    """Everything ready. Postgres lies on a disk of its own where the system permits one."""
+async def arena(home: Path, *, brokers: int = 1) -> AsyncIterator[Arena]:
+    """Everything ready. Postgres lies on a disk of its own where the system permits one; of several brokers every topic
+    has three replicas."""
     listener = ports.free_port()
     receivers = Receivers()
     place = own_disk(home / "disk", size_mb=POSTGRES_DISK_MB) if refusal() is None else nullcontext()
     with place as disk:
         settings = {"max_wal_size": "96MB", "min_wal_size": "32MB"}
+        of_several = REPLICATED if brokers > 1 else {}
         async with (
             TcpProxy(listener) as kafka_proxy,
-            Kafka(home / "kafka", proxied=Proxied(listener, kafka_proxy.port)) as kafka,
+            Kafka(home / "kafka", proxied=Proxied(listener, kafka_proxy.port), settings=of_several) as kafka,
+            AsyncExitStack() as others,
             Postgres((disk.at if disk else home) / "postgres", settings=settings) as postgres,
             TcpProxy(postgres.port) as postgres_proxy,
             listening(receivers) as sink_url,
         ):
+            further = [
+                await others.enter_async_context(
+                    Kafka(home / f"kafka-{n}", settings=of_several, joins=kafka, node_id=n, heap="320m")
+                )
+                for n in range(2, brokers + 1)
+            ]
             dsn = await postgres.ensure_database("arena")
             bound = (*BOUND, str(os.getpid()), str(int(signal.SIGKILL)), launch.SAME_USER, "--", sys.executable)
             platform = Platform(kafka.bootstrap, dsn, f"arena{secrets.token_hex(4)}", home / "millrace", python=bound)
@@ -474,7 +490,7 @@ async def arena(home: Path) -> AsyncIterator[Arena]:
             )
             receivers.secret = made.secret
             whole = Arena(
-                platform, kafka, postgres, dsn, kafka_proxy, postgres_proxy, disk, receivers, made, gateways=[]
+                platform, kafka, further, postgres, dsn, kafka_proxy, postgres_proxy, disk, receivers, made, gateways=[]
             )
             supervisor = None
             try:

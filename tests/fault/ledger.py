@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from tests.fault.arena import Verdict
-from tests.fault.nemeses import NEMESES, NOT_HERE, Nemesis
+from tests.fault.nemeses import NEMESES, Nemesis
 from tests.support.infra import ROOT
 
 JSON = ROOT / ".millrace" / "faults.json"
@@ -17,6 +17,8 @@ PAGE = ROOT / "docs" / "failures.md"
 BEGIN, END = "<!-- written by `make fault`: begin -->", "<!-- written by `make fault`: end -->"
 NOT_RUN = "not yet"
 COUNTS = ("lost", "twice", "out of order", "unaccounted")
+HEADS = ("nemesis", "what it is", "on", "seeds", "events", *COUNTS, "longest recovery")
+COLUMNS = len(HEADS)
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -57,14 +59,11 @@ class Ledger:
         PAGE.write_text("\n".join([before + BEGIN, *self._lines(), END]) + after)
 
     def _lines(self) -> Iterator[str]:
-        heads = ("nemesis", "what it is", "on", "seeds", "events", *COUNTS, "longest recovery")
-        yield "| " + " | ".join(heads) + " |"
-        yield "|---" * len(heads) + "|"
+        yield "| " + " | ".join(HEADS) + " |"
+        yield "|---" * COLUMNS + "|"
         for nemesis in NEMESES:
             for victim in nemesis.victims:
                 yield _row(nemesis.name, nemesis.does, victim, self._cells(nemesis, victim))
-        for one in NOT_HERE:
-            yield _row(one.name, one.does, one.victim, [f"not run: {one.why}"])
 
     def _cells(self, nemesis: Nemesis, victim: str) -> Sequence[str]:
         runs = [run for run in self.runs() if (run.nemesis, run.on) == (nemesis.name, victim)]
@@ -85,7 +84,6 @@ def _is_replaced(one: Run, by: Run) -> bool:
     return is_cell and (one.base != by.base or one.seed == by.seed)
 
 
-def _row(*cells: object) -> str:
-    name, does, victim, found = cells
-    assert isinstance(found, list)
-    return "| " + " | ".join([str(name), str(does), str(victim), *found, *[""] * (7 - len(found))]) + " |"
+def _row(name: str, does: str, victim: str, found: Sequence[str]) -> str:
+    empty = [""] * (COLUMNS - 3 - len(found))
+    return "| " + " | ".join([name, does, victim, *found, *empty]) + " |"

@@ -42,6 +42,7 @@ class Nemesis:
     stage: Stage
     in_short: Sequence[str] = ()
     needs_disk: bool = False
+    brokers: int = 1
 
 
 # ── processes ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -205,6 +206,35 @@ async def broker_frozen(arena: Arena, victim: str, chance: Random, *, for_s: flo
     yield strike
 
 
+@asynccontextmanager
+async def brokers_killed(arena: Arena, victim: str, chance: Random, *, count: int) -> AsyncIterator[Strike]:
+    """With two of three gone nothing is in sync enough: the rest takes no more, and loses nothing."""
+
+    async def strike() -> None:
+        victims = arena.brokers[:count]
+        await asyncio.sleep(chance.uniform(0.0, 1.0))
+        for broker in victims:
+            await broker.kill()
+        await asyncio.sleep(chance.uniform(15.0, 20.0))
+        for broker in victims:
+            await broker.start()
+
+    yield strike
+
+
+@asynccontextmanager
+async def one_frozen(arena: Arena, victim: str, chance: Random) -> AsyncIterator[Strike]:
+    async def strike() -> None:
+        broker = chance.choice(arena.brokers)
+        broker.freeze()
+        try:
+            await asyncio.sleep(10.0)
+        finally:
+            broker.thaw()
+
+    yield strike
+
+
 async def _filled(disk: Disk) -> None:
     disk.fill()
     try:
@@ -330,20 +360,13 @@ NEMESES: Sequence[Nemesis] = (
         Nemesis(mood, "to every webhook for 4 to 6 s", RECEIVERS, partial(ill_receivers, mood=mood))
         for mood in ("hang", "reset", "500", "429", "410", "100 MB")
     ),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Elsewhere:
-    """What is not done to the whole platform, and why or where else."""
-
-    name: str
-    does: str
-    victim: str
-    why: str
-
-
-NOT_HERE: Sequence[Elsewhere] = (
-    Elsewhere("too few in sync", "fewer than `min.insync.replicas`", "kafka", "wants three brokers"),
-    Elsewhere("leaderless", "one partition alone for 60 s", "kafka", "wants three brokers"),
+    Nemesis("SIGKILL", "away for 15 to 20 s", ["one broker of three"], partial(brokers_killed, count=1), brokers=3),
+    Nemesis("SIGSTOP 10 s", "then SIGCONT", ["one broker of three"], one_frozen, brokers=3),
+    Nemesis(
+        "too few in sync",
+        "two killed for 15 to 20 s",
+        ["two brokers of three"],
+        partial(brokers_killed, count=2),
+        brokers=3,
+    ),
 )

