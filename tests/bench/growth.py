@@ -186,7 +186,7 @@ async def _post(platform: Platform, count: int, *, unique: bool = False) -> None
 
 
 async def _ask_runs(platform: Platform, count: int) -> None:
-    node = Node(id="one", type="transform", config=raw_config({"output": {"ok": True}}), retry=RetryPolicy(attempts=1))
+    node = Node(id="one", type="transform", config=raw_config({"value": {"ok": True}}), retry=RetryPolicy(attempts=1))
     plan = Raw(encode_plan(compile_job(node, id=ids.new_id(ids.JOB), version=1, name="bench")))
     now_ms = time.time_ns() // 1_000_000
 
