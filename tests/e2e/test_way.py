@@ -4,6 +4,7 @@ Only the public API, the gateway and a receiver; the one exception writes a dama
 """
 
 import time
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -82,6 +83,44 @@ async def test_a_delivery_shows_every_attempt(millrace: Millrace) -> None:
     arrived = millrace.sink.arrived[path]
     assert {got.headers["webhook-id"] for got in arrived} == {delivery["id"]}, "one id for all attempts"
     assert len({got.raw for got in arrived}) == 1
+
+
+async def test_a_trace_tells_the_whole_story_and_why_it_waits(millrace: Millrace) -> None:
+    user, path = millrace.user, "/way/traced"
+    endpoint = await webhook(millrace, path, "e:way/traced", retry_schedule_s=[3600.0])
+    job = await user.make(
+        "/v1/jobs", {"name": "note", "step": {"id": "note", "type": "transform", "config": {"value": 1}}}
+    )
+    await listening(user, "e:way/traced", "job", job["id"])
+    millrace.sink.refuse[path] = 1
+    event = await user.publish("e:way/traced", {"n": 1})
+
+    async def tried() -> Any:
+        told = await user.get(f"/v1/events/{event}/trace")
+        kinds = [moment["kind"] for moment in told["moments"]]
+        return told if {"delivery.attempted", "run.ended"} <= set(kinds) else None
+
+    told = await eventually(tried, timeout_s=20.0, every_s=0.05)
+    (wait,) = told["waits"]
+    assert wait["text"].startswith("waiting for timer until ")
+    assert "500" in wait["text"]
+    assert wait["until"] is not None
+    assert not told["is_over"]
+    moments = told["moments"]
+    times = [datetime.fromisoformat(moment["at"]) for moment in moments]
+    assert times == sorted(times)
+    of_run = [moment["kind"] for moment in moments if moment["kind"].startswith(("run.", "step."))]
+    assert of_run == ["run.asked", "run.started", "step.started", "step.completed", "run.ended"]
+    (attempted,) = [moment for moment in moments if moment["kind"] == "delivery.attempted"]
+    assert attempted["text"].startswith("attempt 1: HTTP 500")
+    assert any(endpoint in moment["text"] for moment in moments if moment["kind"] == "delivery.asked")
+    assert told["left_out"] == {"children": 0, "attempts": 0, "repeats": 0}
+    of_delivery = await user.get(f"/v1/deliveries/{wait['of']}/trace")
+    assert [each["kind"] for each in of_delivery["moments"]] == ["delivery.asked", "delivery.attempted"]
+    assert of_delivery["waits"] == [wait]
+    (run,) = {moment["of"] for moment in moments if moment["kind"] == "run.asked"}
+    assert (await user.get(f"/v1/runs/{run}/trace"))["is_over"]
+    assert (await millrace.stranger.ask("GET", f"/v1/events/{event}/trace")).status == 404
 
 
 # ── runs ────────────────────────────────────────────────────────────────────────────────────────────────────────────

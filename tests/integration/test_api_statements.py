@@ -8,7 +8,7 @@ from millrace_store.migrations import migrate
 
 FILES = (
     "accounts", "dead_letters", "deliveries", "events", "keys", "plans", "positions", "republish", "runs",
-    "subscriptions", "webhooks",
+    "subscriptions", "traces", "webhooks",
 )  # fmt: skip
 
 

@@ -11,8 +11,8 @@ from millrace_cli.commands.services import SERVICES
 from millrace_cli.demo import Line
 
 COMMANDS = {
-    "dev", "demo", "send", "tail", "events", "runs", "deliveries", "keys", "verify", "rebuild", "topics", "migrate",
-    "control", "dev-account", *SERVICES,
+    "dev", "demo", "send", "tail", "events", "runs", "deliveries", "trace", "keys", "verify", "rebuild", "topics",
+    "migrate", "control", "dev-account", *SERVICES,
 }  # fmt: skip
 
 
@@ -40,6 +40,7 @@ def test_every_command_is_there() -> None:
         (["events"], {"MILLRACE_DEV_HOME": "/nowhere"}, "make dev"),
         (["events"], {"MILLRACE_URL": "http://127.0.0.1:1"}, "both MILLRACE_URL and MILLRACE_KEY"),
         (["events"], {"MILLRACE_URL": "http://127.0.0.1:1", "MILLRACE_KEY": "k"}, "is it running?"),
+        (["trace", "job_1"], {}, "no id of an event, a run or a delivery"),
         (["send", "github/push"], {}, "not an event identifier"),
         (["send", "e:a/b", "{"], {}, "not JSON"),
         (["migrate"], {}, "MILLRACE_POSTGRES"),

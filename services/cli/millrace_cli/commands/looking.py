@@ -17,7 +17,7 @@ OneId = Annotated[str | None, typer.Argument(help="Show this one in full.")]
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (send, tail, events, runs, deliveries):
+    for command in (send, tail, events, runs, deliveries, trace):
         app.command(rich_help_panel=PANEL)(command)
 
 
@@ -68,6 +68,37 @@ def deliveries(
     """The newest deliveries, or one with its attempts."""
     columns = ("id", "created_at", "status", "type", "attempts_made", "last_status", "error")
     _show("/v1/deliveries", id, as_json, columns, limit=limit, status=status)
+
+
+def trace(
+    id: Annotated[str, typer.Argument(help="Of an event, a run or a delivery.")], as_json: AsJson = False
+) -> None:
+    """Everything that happened to one thing, in order, and why it waits if it is not over."""
+    told = asyncio.run(_call("GET", f"/v1/{_kind_of(id)}/{id}/trace"))["data"]
+    if as_json:
+        _print_json(told)
+        return
+    for line in trace_lines(told):
+        typer.echo(line)
+
+
+def trace_lines(told: Mapping[str, Any]) -> list[str]:
+    """A trace for a human: what happened, what it waits for, what is left out, the verdict last."""
+    lines = [_line(moment, ("at", "of", "text")) for moment in told["moments"]]
+    lines += [f"waits  {wait['of']}  {wait['text']}" for wait in told["waits"]]
+    lines += [f"left out  {count} {what}" for what, count in told["left_out"].items() if count]
+    return [*lines, f"{told['id']} is over" if told["is_over"] else f"{told['id']} is not over"]
+
+
+def _kind_of(id: str) -> str:
+    from millrace_core import ids
+    from millrace_core.errors import Reject
+
+    prefix = id.rpartition("_")[0]
+    kinds = {ids.EVENT: "events", ids.DELIVERY: "deliveries"} | dict.fromkeys(ids.RUN_PREFIXES, "runs")
+    if prefix not in kinds:
+        raise Reject(f"{id!r} is no id of an event, a run or a delivery")
+    return kinds[prefix]
 
 
 def tail(

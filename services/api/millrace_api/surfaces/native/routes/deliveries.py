@@ -5,8 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
-from millrace_api.application import deliveries
+from millrace_api.application import deliveries, traces
 from millrace_api.application.deliveries import DeliverySummary, DeliveryView
+from millrace_api.application.traces import Trace
 from millrace_api.surfaces.native import answers
 from millrace_api.surfaces.native.answers import Many, One
 from millrace_api.surfaces.native.calls import ApiHere, Caller, ListingHere, NativeRoute, arrived, caller, micros
@@ -43,3 +44,9 @@ async def list_deliveries(
 async def get_delivery(id: str, api: ApiHere, me: Reader) -> Response:
     """A delivery with its body, byte for byte, and every attempt."""
     return answers.one(await api.found(lambda tx: deliveries.get(tx, me.account, id)))
+
+
+@router.get("/{id}/trace", response_model=One[Trace], responses=answers.READ)
+async def trace_delivery(id: str, api: ApiHere, me: Reader) -> Response:
+    """The whole story of a delivery in order; and why it waits, if it is not over."""
+    return answers.one(await api.found(lambda tx: traces.of_delivery(tx, me.account, id)))

@@ -5,8 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
-from millrace_api.application import events
+from millrace_api.application import events, traces
 from millrace_api.application.events import EventSummary, EventView
+from millrace_api.application.traces import Trace
 from millrace_api.surfaces.native import answers
 from millrace_api.surfaces.native.answers import Many, One
 from millrace_api.surfaces.native.calls import ApiHere, Caller, ListingHere, NativeRoute, arrived, caller, micros
@@ -33,3 +34,9 @@ async def list_events(api: ApiHere, me: Reader, listing: ListingHere, identifier
 async def get_event(id: str, api: ApiHere, me: Reader) -> Response:
     """An event with its properties, byte for byte, and what it started."""
     return answers.one(await api.found(lambda tx: events.get(tx, me.account, id)))
+
+
+@router.get("/{id}/trace", response_model=One[Trace], responses=answers.READ)
+async def trace_event(id: str, api: ApiHere, me: Reader) -> Response:
+    """The whole story of an event in order, with what it started; and why what is not over waits."""
+    return answers.one(await api.found(lambda tx: traces.of_event(tx, me.account, id)))

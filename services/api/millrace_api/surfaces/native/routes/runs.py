@@ -5,8 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
-from millrace_api.application import runs
+from millrace_api.application import runs, traces
 from millrace_api.application.runs import RunSummary, RunView
+from millrace_api.application.traces import Trace
 from millrace_api.surfaces.native import answers
 from millrace_api.surfaces.native.answers import Many, One
 from millrace_api.surfaces.native.calls import ApiHere, Caller, ListingHere, NativeRoute, arrived, caller, micros
@@ -46,6 +47,12 @@ async def list_runs(
 async def get_run(id: str, api: ApiHere, me: Reader) -> Response:
     """A run with its input, output, steps and their attempts."""
     return answers.one(await api.found(lambda tx: runs.get(tx, me.account, id)))
+
+
+@router.get("/{id}/trace", response_model=One[Trace], responses=answers.READ)
+async def trace_run(id: str, api: ApiHere, me: Reader) -> Response:
+    """The whole story of a run in order; and why it waits, if it is not over."""
+    return answers.one(await api.found(lambda tx: traces.of_run(tx, me.account, id)))
 
 
 @router.post("/{id}/cancel", status_code=202, response_model=One[StartedRun], responses=answers.WRITE)

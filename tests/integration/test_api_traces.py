@@ -1,0 +1,172 @@
+"""Traces through HTTP: one story in order, a reason for each thing that is not over, and what is left out."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from millrace_core import ids
+from millrace_core.clock import SystemClock
+from millrace_core.limits import TRACE_ATTEMPTS_MAX, TRACE_CHILDREN_MAX
+from tests.support.api_world import ApiWorld
+
+AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
+LATER = datetime.fromtimestamp(SystemClock().now_ms() / 1000, UTC) + timedelta(hours=1)
+STEP = """INSERT INTO read.steps (run, node, account, status, attempts, started_at, retry_at)
+    VALUES ($1, 'a', $2, $3, $4, $5, $6)"""
+
+
+def bare(id: str) -> UUID:
+    return ids.uuid_of(id)
+
+
+async def traced(api: ApiWorld, kind: str, id: str) -> Any:
+    return (await api.ask("GET", f"/v1/{kind}/{id}/trace")).data
+
+
+async def decided(api: ApiWorld, event: str, outcome: str = "matched", reason: str | None = None) -> None:
+    await api.execute(
+        "INSERT INTO read.event_outcomes VALUES ($1, 0, 0, $2, $3, now(), NULL, $4)",
+        bare(event), api.account, outcome, reason,
+    )  # fmt: skip
+
+
+async def matched(api: ApiWorld, event: str, kind: str, child: str, *, account: str | None = None) -> None:
+    await api.execute(
+        "INSERT INTO read.event_matches VALUES ($1, $2, $3, $4)", bare(event), kind, bare(child), account or api.account
+    )
+
+
+async def test_an_event_without_an_outcome_waits_for_the_matcher(api: ApiWorld) -> None:
+    event = await api.projected("events")
+    told = await traced(api, "events", event)
+    assert [moment["kind"] for moment in told["moments"]] == ["event.received"]
+    (wait,) = told["waits"]
+    assert wait["of"] == event
+    assert "the matcher has not decided it yet" in wait["text"]
+    assert not told["is_over"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "says"),
+    [
+        ("unmatched", None, "no subscription in force at that moment matched it"),
+        ("dead_lettered", "not JSON", "dead lettered: not JSON"),
+        ("refused", None, "refused: no reason was given"),
+    ],
+)
+async def test_an_event_that_started_nothing_is_over(
+    api: ApiWorld, outcome: str, reason: str | None, says: str
+) -> None:
+    event = await api.projected("events")
+    await decided(api, event, outcome, reason)
+    told = await traced(api, "events", event)
+    assert told["is_over"]
+    assert says in told["moments"][-1]["text"]
+
+
+async def test_a_child_that_is_only_named_says_so(api: ApiWorld) -> None:
+    event, run = await api.projected("events"), ids.new_id(ids.RUN)
+    await decided(api, event)
+    await matched(api, event, "run", run)
+    (wait,) = (await traced(api, "events", event))["waits"]
+    assert wait["of"] == run
+    assert "the matcher named this run" in wait["text"]
+
+
+async def test_of_many_children_those_that_wait_come_first(api: ApiWorld) -> None:
+    event = await api.projected("events")
+    await decided(api, event)
+    await matched(api, event, "run", late := await api.projected("runs"))
+    await api.execute(
+        """WITH made AS (
+               INSERT INTO read.runs (id, account, status, created_at, ended_at)
+               SELECT gen_random_uuid(), $1, 'completed', now(), now() FROM generate_series(1, $2) RETURNING id)
+           INSERT INTO read.event_matches SELECT $3, 'run', id, $1 FROM made""",
+        api.account, TRACE_CHILDREN_MAX, bare(event),
+    )  # fmt: skip
+    told = await traced(api, "events", event)
+    assert [wait["of"] for wait in told["waits"]] == [late]
+    assert told["left_out"] == {"children": 1, "attempts": 0, "repeats": 0}
+
+
+async def test_another_accounts_child_is_not_told(api: ApiWorld) -> None:
+    event, run = await api.projected("events"), await api.projected("runs")
+    await decided(api, event)
+    await matched(api, event, "run", run, account="someone-else")
+    assert (await traced(api, "events", event))["is_over"]
+    for kind, id in (("events", event), ("runs", run), ("deliveries", await api.projected("deliveries"))):
+        assert (await api.ask_b("GET", f"/v1/{kind}/{id}/trace")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("status", "attempts", "retry_at", "says"),
+    [
+        ("running", 2, None, "step a, attempt 2 was handed to the executor"),
+        ("retrying", 1, LATER, "waiting for timer until "),
+        ("retrying", 1, AT, "the next was due 2026-03-01T12:00:00.000Z"),
+        ("completed", 1, None, "step a, attempt 1 completed, and the orchestrator has not said"),
+    ],
+)
+async def test_a_run_says_what_it_waits_for(
+    api: ApiWorld, status: str, attempts: int, retry_at: datetime | None, says: str
+) -> None:
+    run = await api.projected("runs")
+    await api.execute(STEP, bare(run), api.account, status, attempts, AT, retry_at)
+    (wait,) = (await traced(api, "runs", run))["waits"]
+    assert says in wait["text"]
+
+
+async def test_a_run_that_nothing_has_begun_says_so(api: ApiWorld) -> None:
+    run = await api.projected("runs")
+    (wait,) = (await traced(api, "runs", run))["waits"]
+    assert "has not begun a step yet" in wait["text"]
+    await api.execute("UPDATE read.runs SET status = 'queued' WHERE id = $1", bare(run))
+    (wait,) = (await traced(api, "runs", run))["waits"]
+    assert "the orchestrator has not taken it yet" in wait["text"]
+
+
+async def test_steps_of_a_run_are_told_in_order_and_counted_beyond_the_bound(api: ApiWorld) -> None:
+    run = await api.projected("runs")
+    await api.execute(
+        """INSERT INTO read.step_attempts (run, node, attempt, account, status, started_at, ended_at, duration_ms,
+                                           error_code, error_message)
+           SELECT $1, 'n' || n, 1, $2, 'failed', $3::timestamptz + n * interval '1 s',
+                  $3::timestamptz + n * interval '1.5 s', 5, 'boom', 'it broke'
+           FROM generate_series(1, $4) AS n""",
+        bare(run), api.account, AT, TRACE_ATTEMPTS_MAX + 7,
+    )  # fmt: skip
+    told = await traced(api, "runs", run)
+    assert told["left_out"]["attempts"] == 7
+    times = [datetime.fromisoformat(moment["at"]) for moment in told["moments"]]
+    assert times == sorted(times)
+    assert any("attempt 1 failed after 5 ms: boom: it broke" in moment["text"] for moment in told["moments"])
+
+
+async def test_a_queued_delivery_says_what_it_is_behind(api: ApiWorld) -> None:
+    first, second = await api.projected("deliveries"), await api.projected("deliveries")
+    other = await api.projected("deliveries")
+    endpoint = bare(ids.new_id(ids.ENDPOINT))
+    for id in (first, second):
+        await api.execute("UPDATE read.deliveries SET endpoint = $2 WHERE id = $1", bare(id), endpoint)
+    for id, says in ((first, "the first:"), (second, "behind 1 older one:"), (other, "the first:")):
+        (wait,) = (await traced(api, "deliveries", id))["waits"]
+        assert says in wait["text"]
+
+
+@pytest.mark.parametrize(("due", "says"), [(LATER, "waiting for timer until "), (AT, "attempt 3 is due")])
+async def test_a_delivery_that_is_tried_again_says_when(api: ApiWorld, due: datetime, says: str) -> None:
+    id = await api.projected("deliveries")
+    await api.execute(
+        """UPDATE read.deliveries SET status = 'retrying', attempts = 2, next_attempt_at = $2, error_code = 'http_500'
+           WHERE id = $1""",
+        bare(id), due,
+    )  # fmt: skip
+    (wait,) = (await traced(api, "deliveries", id))["waits"]
+    assert says in wait["text"]
+
+
+async def test_what_is_not_there_has_no_trace(api: ApiWorld) -> None:
+    for path in ("events/evt_" + "0" * 32, "runs/nonsense", "deliveries/evt_" + "0" * 32):
+        assert (await api.ask("GET", f"/v1/{path}/trace")).status == 404
