@@ -131,7 +131,21 @@ PROJECTOR_POSITION_AGE_SECONDS = _gauge(
     "topic",
     "partition",
 )
-UNACCOUNTED = _gauge("millrace_unaccounted", "Events, runs and deliveries without an outcome or a live place.")
+UNACCOUNTED = _gauge(
+    "millrace_unaccounted",
+    "Events of two days without an outcome and children that were never asked for; NaN before the first count.",
+)
+UNACCOUNTED_AGE_SECONDS = _gauge(
+    "millrace_unaccounted_age_seconds", "Time since this projector last counted; infinite if it never did."
+)
+UNDECIDED_EVENTS = _gauge(
+    "millrace_undecided_events", "Events over a minute old without an outcome, by partition of `events`.", "partition"
+)
+OLDEST_UNFINISHED_AGE_SECONDS = _gauge(
+    "millrace_oldest_unfinished_age_seconds",
+    "How long the oldest of two days waits for a stage, by the read models; 0 when nothing does.",
+    "stage",
+)
 POSTGRES_CONNECTIONS = _gauge("millrace_postgres_pool_connections", "Connections of the pool.", "state")
 RELAY_ENTRIES = _counter("millrace_relay_entries_total", "Outbox entries published to `control`.")
 RELAY_WAITING = _gauge("millrace_relay_waiting_entries", "Outbox entries not yet published.")

@@ -1,13 +1,17 @@
-"""The gauge `millrace_unaccounted`: what the read models themselves show to be missing, counted now and then.
+"""What the read models themselves show to be missing (`millrace_unaccounted`) and to be late, counted now and then.
 
 Events of today and yesterday without an outcome, and children that facts name without a row of their own, both for at
-least a minute. One projector counts, whichever holds the lock, while nothing is left to project; counting never takes
-more than a twentieth of the time. The proof over everything, live places included, is `millrace verify`.
+least a minute; of the same days the oldest that waits at each stage. One projector counts, whichever holds the lock,
+while nothing is left to project; counting never takes more than a twentieth of the time. How long ago it last did is a
+gauge too, and before the first count there is no number: 0 is only said when it was found. The proof over everything,
+live places included, is `millrace verify`.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from millrace_core.clock import Clock
@@ -24,6 +28,19 @@ _LOCK = 0x756E616363740001  # "unacct": any fixed number of its own
 _SQL = queries.load("unaccounted")
 
 
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """One count. `undecided` are the events without an outcome by partition; `oldest_age_s` is by stage, 0 = none."""
+
+    undecided: Mapping[int, int]
+    never_asked: int
+    oldest_age_s: Mapping[str, float]
+
+    @property
+    def unaccounted(self) -> int:
+        return sum(self.undecided.values()) + self.never_asked
+
+
 class Reconciler:
     """Counts until told to stop. `is_behind` says whether the projector has something left to project."""
 
@@ -32,7 +49,7 @@ class Reconciler:
         *,
         connect: Callable[[], Awaitable[Connection]],
         is_behind: Callable[[], bool],
-        found: Callable[[int], None],
+        found: Callable[[Balance], None],
         clock: Clock,
         every_s: float = EVERY_S,
     ) -> None:
@@ -41,6 +58,11 @@ class Reconciler:
         self._found = found
         self._clock = clock
         self._every_s = every_s
+        self._counted_at: float | None = None
+
+    def age_s(self) -> float:
+        """Time since this process last counted; infinite before it ever did."""
+        return math.inf if self._counted_at is None else self._clock.monotonic() - self._counted_at
 
     async def run(self, stop: asyncio.Event) -> None:
         """The worker. Postgres away only means that nothing is counted meanwhile."""
@@ -62,7 +84,21 @@ class Reconciler:
 
     async def _count(self, connection: Connection) -> float:
         began, now_ms = self._clock.monotonic(), self._clock.now_ms()
-        yesterday_ms = now_ms - now_ms % DAY_MS - DAY_MS
-        known_before = datetime.fromtimestamp(now_ms / 1000, UTC) - KNOWN_FOR
-        self._found(int(await connection.fetchval(_SQL["unaccounted"], f"{yesterday_ms << 80:032x}", known_before)))
-        return self._clock.monotonic() - began
+        now = datetime.fromtimestamp(now_ms / 1000, UTC)
+        since = f"{now_ms - now_ms % DAY_MS - DAY_MS << 80:032x}"
+        undecided = await connection.fetch(_SQL["undecided"], since, now - KNOWN_FOR)
+        never_asked = await connection.fetchval(_SQL["never_asked"], since, now - KNOWN_FOR)
+        oldest = await connection.fetch(_SQL["oldest"], since, now)
+        self._found(
+            Balance(
+                {row["partition"]: row["undecided"] for row in undecided},
+                never_asked,
+                {row["stage"]: _age_s(row["since"], now) for row in oldest},
+            )
+        )
+        self._counted_at = self._clock.monotonic()
+        return self._counted_at - began
+
+
+def _age_s(since: datetime | None, now: datetime) -> float:
+    return 0.0 if since is None else max(0.0, (now - since).total_seconds())

@@ -1,6 +1,7 @@
 """The composition root: what the projector is made of."""
 
 import gc
+import math
 from collections.abc import Mapping
 from functools import partial
 
@@ -10,7 +11,7 @@ from millrace_kafka.producer import PlainProducer
 from millrace_projector.batches import Batches
 from millrace_projector.handlers import TOPICS
 from millrace_projector.processor import Projector
-from millrace_projector.reconciler import Reconciler
+from millrace_projector.reconciler import Balance, Reconciler
 from millrace_projector.settings import ProjectorSettings
 from millrace_runtime import metric_defs
 from millrace_runtime.metrics import Metrics
@@ -42,6 +43,23 @@ class Meters:
         self._age.labels(topic, str(partition)).set(seconds)
 
 
+class Balances:
+    """What was counted, as metrics."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._unaccounted = metrics.gauge(metric_defs.UNACCOUNTED)
+        self._undecided = metrics.gauge(metric_defs.UNDECIDED_EVENTS)
+        self._oldest = metrics.gauge(metric_defs.OLDEST_UNFINISHED_AGE_SECONDS)
+        self._unaccounted.set(math.nan)
+
+    def found(self, balance: Balance) -> None:
+        self._unaccounted.set(balance.unaccounted)
+        for partition, count in balance.undecided.items():
+            self._undecided.labels(str(partition)).set(count)
+        for stage, age_s in balance.oldest_age_s.items():
+            self._oldest.labels(stage).set(age_s)
+
+
 async def wire(settings: ProjectorSettings, context: Context) -> Mapping[str, Worker]:
     """Build the service; nothing reads before its worker runs."""
     gc.set_threshold(*GC_THRESHOLDS)
@@ -65,8 +83,9 @@ async def wire(settings: ProjectorSettings, context: Context) -> Mapping[str, Wo
     reconciler = Reconciler(
         connect=partial(connect, settings.postgres.get_secret_value(), name="millrace projector, counting"),
         is_behind=lambda: projector.is_behind,
-        found=context.metrics.gauge(metric_defs.UNACCOUNTED).set,
+        found=Balances(context.metrics).found,
         clock=context.clock,
     )
+    context.metrics.watch(metric_defs.UNACCOUNTED_AGE_SECONDS, reconciler.age_s)
     context.health.add("projector", projector.ready)
     return {"projector": projector.run, "reconciler": reconciler.run}
