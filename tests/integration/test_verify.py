@@ -6,6 +6,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
+from millrace_cli.accounting import Span
 from millrace_cli.verify import Verified, verify
 from millrace_core.record import Output
 from millrace_kafka.admin import create_topics
@@ -92,3 +93,15 @@ async def test_a_missing_row_is_found(cluster: Cluster, database: str) -> None:
     found = await verify(cluster, database)
     assert found.report.holds
     assert found.differences == ["read model deliveries has 4 rows, the log says 5"]
+
+
+async def test_one_account_alone_and_a_span_can_be_asked_for(cluster: Cluster, database: str) -> None:
+    await verified(cluster, database, whole(5))
+    await execute(database, "DELETE FROM read.deliveries WHERE id = (SELECT id FROM read.deliveries LIMIT 1)")
+    mine = await verify(cluster, database, account=story.ACCOUNT_ID)
+    assert mine.differences == ["read model deliveries has 4 rows, the log says 5"]
+    other = await verify(cluster, database, account="acc_" + "b" * 32)
+    assert (other.holds, other.report.events) == (True, 0)
+    later = await verify(cluster, database, span=Span(from_ms=2**45))
+    assert (later.holds, later.report.events) == (True, 0)
+    assert "read models were not compared" in later.lines()

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 
-from millrace_cli.accounting import TIMER_GRACE_MS, Accounting, Report
+from millrace_cli.accounting import TIMER_GRACE_MS, Accounting, Report, Span
 from millrace_core.dead_letters import dead_letter
 from millrace_core.messages import CancelTimer, Message, Raw, SetTimer, Step, StepResult
-from millrace_core.record import Output
+from millrace_core.record import Output, Written
 from millrace_kafka.topics import short_name
 from tests.support import story
 from tests.support.story import ACCOUNT_ID, T0, Teller, output
@@ -173,3 +173,36 @@ def test_rows_are_counted_once_however_often_they_are_told() -> None:
         "deliveries": 1,
         "delivery_attempts": 2,
     }
+
+
+def test_what_is_not_over_says_where_it_waits() -> None:
+    waiting = judged([*DELIVERING, timer(TELLER.delivery_id(0), T0 + 5000)])
+    (line,) = waiting.live
+    assert line.startswith(f"waits: delivery {TELLER.delivery_id(0)} is waiting for timer until ")
+    assert line in waiting.lines()
+    (first,) = judged([TELLER.event(0)], unread={"events": 0}).live
+    assert "in lane events/" in first
+    assert first.endswith("first in line")
+    others = judged([TELLER.event(0), TELLER.event(0), TELLER.event(0)], unread={"events": 0}).live
+    assert [line.partition(" behind ")[2] for line in others] == ["", "up to 1 records", "up to 2 records"]
+
+
+def test_one_account_alone_is_judged() -> None:
+    for account, lost in ((ACCOUNT_ID, 1), ("acc_" + "b" * 32, 0)):
+        book = Accounting(account)
+        for record in story.received(RUNNING):
+            book.feed(record, short_name(record.topic))
+        positions = {(topic, partition): PASSED for topic in TOPICS_READ for partition in range(3)}
+        report = book.report(positions, now_ms=T0)
+        assert (report.unaccounted, report.events) == (lost, lost)
+
+
+def test_what_began_outside_the_span_is_not_judged() -> None:
+    book = Accounting()
+    for n, at_ms in ((0, T0), (1, T0 + 1000), (2, T0 + 2000)):
+        event = TELLER.event(n)
+        book.feed(Written("millrace.events.v1", 0, n, at_ms, event.key, event.value, event.headers), "events")
+    positions = {("events", partition): PASSED for partition in range(3)}
+    for span, lost in ((Span(), 3), (Span(T0 + 1000), 2), (Span(T0 + 1000, T0 + 2000), 1), (Span(None, T0), 0)):
+        report = book.report(positions, now_ms=T0, span=span)
+        assert (report.unaccounted, report.events) == (lost, lost)

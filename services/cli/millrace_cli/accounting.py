@@ -8,7 +8,7 @@ position has passed has left its traces within the ends. Not here: the counters 
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -36,7 +36,7 @@ from millrace_core.messages import (
     TimerCommand,
     decode,
 )
-from millrace_core.record import ID, SOURCE, Received, header, parse_source
+from millrace_core.record import ACCOUNT, ID, SOURCE, Received, header, parse_source
 
 Part = tuple[str, int]
 Place = tuple[str, int, int]
@@ -48,8 +48,31 @@ NAMED_MAX = 20
 FACT_TOPICS = ("event-facts", "run-facts", "delivery-facts", "dead-letters", "dead-letters-tx")
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What is judged: events, runs and deliveries whose first record has a broker's time in it, the end left out."""
+
+    from_ms: int | None = None
+    to_ms: int | None = None
+
+    def holds(self, ms: int) -> bool:
+        return (self.from_ms is None or ms >= self.from_ms) and (self.to_ms is None or ms < self.to_ms)
+
+
+ALWAYS = Span()
+
+
+@dataclass(frozen=True, slots=True)
+class _Alive:
+    """A live place: what is counted, and where exactly."""
+
+    state: str
+    words: str
+
+
 @dataclass(slots=True)
 class _Run:
+    first_ms: int
     asked: list[Place] = field(default_factory=list)
     started: int = 0
     outcomes: list[str] = field(default_factory=list)
@@ -59,6 +82,7 @@ class _Run:
 
 @dataclass(slots=True)
 class _Delivery:
+    first_ms: int
     asked: list[Place] = field(default_factory=list)
     attempts: set[int] = field(default_factory=set)
     outcomes: list[str] = field(default_factory=list)
@@ -66,7 +90,8 @@ class _Delivery:
 
 @dataclass(slots=True)
 class Report:
-    """What was found. `named` holds the first of the unaccounted and of the duplicates, in words."""
+    """What was found. `named` holds the first of the unaccounted and of the duplicates, `live` the first of what is
+    not over, in words."""
 
     events: int
     outcomes: Counter[str]
@@ -76,6 +101,7 @@ class Report:
     unaccounted: int
     duplicates: int
     named: list[str]
+    live: list[str]
     next_timer_ms: int | None
 
     @property
@@ -90,6 +116,7 @@ class Report:
             f"matches     {self.matches}",
             f"runs        {sum(self.runs.values())}: {_counted(self.runs)}",
             f"deliveries  {sum(self.deliveries.values())}: {_counted(self.deliveries)}{timer}",
+            *self.live,
             *self.named,
             f"duplicates {self.duplicates}",
             f"unaccounted {self.unaccounted}",
@@ -97,12 +124,14 @@ class Report:
 
 
 class Accounting:
-    """Takes records, gives a report. Holds one small entry for each event, run and delivery."""
+    """Takes records (of one account, if one is given), gives a report. Holds one small entry for each event, run and
+    delivery."""
 
-    def __init__(self) -> None:
-        self._events: dict[Place, str | None] = {}
+    def __init__(self, account: str | None = None) -> None:
+        self._account = None if account is None else account.encode()
+        self._events: dict[Place, tuple[str | None, int]] = {}
         self._decided: dict[Place, EventFact] = {}
-        self._facts: list[EventFact] = []
+        self._facts: list[tuple[EventFact, int]] = []
         self._runs: dict[str, _Run] = {}
         self._deliveries: dict[str, _Delivery] = {}
         self._timers: dict[str, tuple[str, int, Place] | None] = {}
@@ -114,18 +143,20 @@ class Accounting:
 
     def feed(self, record: Received, topic: str) -> None:
         """Take one record; `topic` is its catalogue name."""
+        if self._account is not None and header(record, ACCOUNT) != self._account:
+            return
         place = (topic, record.partition, record.offset)
         try:
             _FEEDERS[topic](self, record, place)
         except Reject:
             self.unreadable += 1
             if topic == "events":
-                self._events[place] = None
+                self._events[place] = None, record.timestamp
 
     # ── taking ──────────────────────────────────────────────────────────────────────────────────────────────────────
     def _event(self, record: Received, place: Place) -> None:
         event = decode(record.value, Event)
-        self._events[place] = event.id
+        self._events[place] = event.id, record.timestamp
         self._row("events", event.id)
 
     def _event_fact(self, record: Received, place: Place) -> None:
@@ -134,7 +165,7 @@ class Accounting:
         if source is not None:
             self._decided.setdefault((_short(source.topic), source.partition, source.offset), fact)
             self._row("event_outcomes", fact.event, source.partition, source.offset)
-        self._facts.append(fact)
+        self._facts.append((fact, record.timestamp))
         for run in fact.runs:
             self._row("event_matches", fact.event, run.id)
         for delivery in fact.deliveries:
@@ -143,11 +174,11 @@ class Accounting:
     def _run_command(self, record: Received, place: Place) -> None:
         command: RunCommand = decode(record.value, RunCommand)  # type: ignore[arg-type]
         if isinstance(command, StartRun):
-            self._run(command.run).asked.append(place)
+            self._run(command.run, record).asked.append(place)
 
     def _run_fact(self, record: Received, place: Place) -> None:
         fact: RunFact = decode(record.value, RunFact)  # type: ignore[arg-type]
-        run = self._run(fact.run)
+        run = self._run(fact.run, record)
         if isinstance(fact, RunStarted):
             run.started += 1
         elif isinstance(fact, RunEnded):
@@ -158,18 +189,18 @@ class Accounting:
 
     def _step(self, record: Received, place: Place) -> None:
         step = decode(record.value, Step)
-        self._run(step.run, is_row=False).steps[step.node, step.attempt] = place
+        self._run(step.run, record, is_row=False).steps[step.node, step.attempt] = place
 
     def _step_result(self, record: Received, place: Place) -> None:
         result = decode(record.value, StepResult)
-        self._run(result.run, is_row=False).results[result.node, result.attempt] = place
+        self._run(result.run, record, is_row=False).results[result.node, result.attempt] = place
 
     def _delivery_asked(self, record: Received, place: Place) -> None:
-        self._delivery(decode(record.value, Delivery).id).asked.append(place)
+        self._delivery(decode(record.value, Delivery).id, record).asked.append(place)
 
     def _delivery_fact(self, record: Received, place: Place) -> None:
         fact: DeliveryFact = decode(record.value, DeliveryFact)  # type: ignore[arg-type]
-        delivery = self._delivery(fact.delivery)
+        delivery = self._delivery(fact.delivery, record)
         if isinstance(fact, DeliveryAttempted):
             delivery.attempts.add(fact.attempt)
             self._row("delivery_attempts", fact.delivery, fact.attempt)
@@ -192,14 +223,18 @@ class Accounting:
             self._lettered_ids.add(id.decode("utf-8", "replace"))
         self._row("dead_letters", *place)
 
-    def _run(self, id: str, *, is_row: bool = True) -> _Run:
+    def _run(self, id: str, record: Received, *, is_row: bool = True) -> _Run:
         if is_row:
             self._row("runs", id)
-        return self._runs.setdefault(id, _Run())
+        run = self._runs.setdefault(id, _Run(record.timestamp))
+        run.first_ms = min(run.first_ms, record.timestamp)
+        return run
 
-    def _delivery(self, id: str) -> _Delivery:
+    def _delivery(self, id: str, record: Received) -> _Delivery:
         self._row("deliveries", id)
-        return self._deliveries.setdefault(id, _Delivery())
+        delivery = self._deliveries.setdefault(id, _Delivery(record.timestamp))
+        delivery.first_ms = min(delivery.first_ms, record.timestamp)
+        return delivery
 
     def _row(self, table: str, *key: object) -> None:
         self._rows.setdefault(table, set()).add(key)
@@ -210,26 +245,38 @@ class Accounting:
         return {table: len(keys) for table, keys in self._rows.items()}
 
     def report(
-        self, positions: Mapping[Part, int], *, now_ms: int, begins_ms: Mapping[str, int] | None = None
+        self,
+        positions: Mapping[Part, int],
+        *,
+        now_ms: int,
+        begins_ms: Mapping[str, int] | None = None,
+        span: Span = ALWAYS,
     ) -> Report:
         """The proof. `positions` are the committed ones of each topic's one group; `begins_ms` the times at which
         topics begin whose earlier records are deleted: children from before are not looked for."""
-        return _Judgement(self, positions, now_ms, begins_ms or {}).report()
+        return _Judgement(self, positions, now_ms, begins_ms or {}, span).report()
 
 
 class _Judgement:
     """One report in the making."""
 
     def __init__(
-        self, book: Accounting, positions: Mapping[Part, int], now_ms: int, begins_ms: Mapping[str, int]
+        self,
+        book: Accounting,
+        positions: Mapping[Part, int],
+        now_ms: int,
+        begins_ms: Mapping[str, int],
+        span: Span,
     ) -> None:
         self._book = book
         self._positions = positions
         self._now_ms = now_ms
         self._begins_ms = begins_ms
+        self._span = span
         self._unaccounted = 0
         self._duplicates = 0
         self._named: list[str] = []
+        self._live: list[str] = []
         self._timers: dict[str, int] = {}
         for timer in book._timers.values():
             if timer is None:
@@ -242,7 +289,7 @@ class _Judgement:
         outcomes, matches = self._events(), self._matches()
         runs, deliveries = self._runs(), self._deliveries()
         return Report(
-            events=len(self._book._events),
+            events=sum(outcomes.values()),
             outcomes=outcomes,
             matches=matches,
             runs=runs,
@@ -250,6 +297,7 @@ class _Judgement:
             unaccounted=self._unaccounted,
             duplicates=self._duplicates,
             named=self._named,
+            live=self._live,
             next_timer_ms=min(self._timers.values(), default=None),
         )
 
@@ -257,7 +305,9 @@ class _Judgement:
         found: Counter[str] = Counter()
         book = self._book
         decided: dict[str, Place] = {}
-        for place, id in book._events.items():
+        for place, (id, at_ms) in book._events.items():
+            if not self._span.holds(at_ms):
+                continue
             fact = book._decided.get(place)
             if fact is not None:
                 found[fact.outcome] += 1
@@ -270,13 +320,17 @@ class _Judgement:
                 found["dead letter"] += 1
             elif self._is_ahead(place):
                 found["waiting for the matcher"] += 1
+                self._lives(f"event {id or 'unreadable'} is {self._behind(place)}")
             else:
+                found["unaccounted"] += 1
                 self._lost(f"event {id or 'unreadable'} at {_at(place)} has no outcome")
         return found
 
     def _matches(self) -> int:
         book, named = self._book, set()
-        for fact in book._facts:
+        for fact, at_ms in book._facts:
+            if not self._span.holds(at_ms):
+                continue
             for run in fact.runs:
                 named.add(run.id)
                 if run.id not in book._runs and not self._is_excused(run.id, "run-commands"):
@@ -290,41 +344,63 @@ class _Judgement:
     def _runs(self) -> Counter[str]:
         found: Counter[str] = Counter()
         for id, run in self._book._runs.items():
+            if not self._span.holds(run.first_ms):
+                continue
             ends = [outcome for outcome in run.outcomes if outcome != "stale"]
             if len(ends) > 1 or run.started > 1:
                 self._duplicate(f"run {id} began {run.started} times and ended {len(ends)} times")
-            state = next(iter(ends or run.outcomes), None) or self._live_run(id, run)
-            if state is not None:
-                found[state] += 1
+            over = next(iter(ends or run.outcomes), None)
+            if over is not None:
+                found[over] += 1
+            elif (alive := self._live_run(id, run)) is not None:
+                found[alive.state] += 1
+                self._lives(f"run {id} is {alive.words}")
             elif not self._is_excused(id, "run-commands"):
                 self._lost(f"run {id} neither ended nor goes on")
         return found
 
-    def _live_run(self, id: str, run: _Run) -> str | None:
-        if any(self._is_ahead(place) for place in run.asked):
-            return "waiting for the orchestrator"
-        for attempt, place in run.steps.items():
-            if attempt not in run.results and self._is_ahead(place):
-                return "in the executor's lane"
-        if any(self._is_ahead(place) for place in run.results.values()):
-            return "result waiting for the orchestrator"
-        return "waiting for a timer" if id in self._timers else None
+    def _live_run(self, id: str, run: _Run) -> _Alive | None:
+        if (place := self._first_ahead(run.asked)) is not None:
+            return _Alive("waiting for the orchestrator", self._behind(place))
+        waiting = [place for attempt, place in run.steps.items() if attempt not in run.results]
+        if (place := self._first_ahead(waiting)) is not None:
+            return _Alive("in the executor's lane", self._behind(place))
+        if (place := self._first_ahead(run.results.values())) is not None:
+            return _Alive("result waiting for the orchestrator", self._behind(place))
+        return self._timed(id)
 
     def _deliveries(self) -> Counter[str]:
         found: Counter[str] = Counter()
         for id, delivery in self._book._deliveries.items():
+            if not self._span.holds(delivery.first_ms):
+                continue
             ends = [outcome for outcome in delivery.outcomes if outcome != "stale"]
-            state = next(iter(ends or delivery.outcomes), None) or self._live_delivery(id, delivery)
-            if state is not None:
-                found[state] += 1
+            over = next(iter(ends or delivery.outcomes), None)
+            if over is not None:
+                found[over] += 1
+            elif (alive := self._live_delivery(id, delivery)) is not None:
+                found[alive.state] += 1
+                self._lives(f"delivery {id} is {alive.words}")
             elif not self._is_excused(id, "deliveries"):
                 self._lost(f"delivery {id} neither ended nor goes on")
         return found
 
-    def _live_delivery(self, id: str, delivery: _Delivery) -> str | None:
-        if any(self._is_ahead(place) for place in delivery.asked):
-            return "in the dispatcher's lane"
-        return "waiting for a timer" if id in self._timers else None
+    def _live_delivery(self, id: str, delivery: _Delivery) -> _Alive | None:
+        if (place := self._first_ahead(delivery.asked)) is not None:
+            return _Alive("in the dispatcher's lane", self._behind(place))
+        return self._timed(id)
+
+    def _timed(self, owner: str) -> _Alive | None:
+        due = self._timers.get(owner)
+        return None if due is None else _Alive("waiting for a timer", f"waiting for timer until {_iso(due)}")
+
+    def _first_ahead(self, places: Iterable[Place]) -> Place | None:
+        return next((place for place in places if self._is_ahead(place)), None)
+
+    def _behind(self, place: Place) -> str:
+        """The lane in words. Offsets are not dense, so the number before it is the most there can be."""
+        before = place[2] - self._positions.get(place[:2], 0)
+        return f"in lane {place[0]}/{place[1]} " + (f"behind up to {before} records" if before else "first in line")
 
     def _is_ahead(self, place: Place) -> bool:
         """Whether its reader has not passed it."""
@@ -344,6 +420,10 @@ class _Judgement:
     def _duplicate(self, what: str) -> None:
         self._duplicates += 1
         self._name(f"duplicate: {what}")
+
+    def _lives(self, what: str) -> None:
+        if len(self._live) < NAMED_MAX:
+            self._live.append(f"waits: {what}")
 
     def _name(self, what: str) -> None:
         if len(self._named) < NAMED_MAX:

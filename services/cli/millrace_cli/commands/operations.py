@@ -1,12 +1,14 @@
 """Keeping a deployment in order: topics, tables, keys, the control topic, rebuild, verify."""
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from millrace_cli.commands.services import become
 
+TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
 PANEL = "Operations"
 keys = typer.Typer(help="API keys, straight in Postgres: for the first key of an account.", no_args_is_help=True)
 control = typer.Typer(help="The control topic.", no_args_is_help=True)
@@ -47,11 +49,25 @@ def migrate() -> None:
     typer.echo(f"applied {', '.join(applied)}" if applied else "nothing to apply")
 
 
-def verify() -> None:
+def verify(
+    from_: Annotated[
+        datetime | None, typer.Option("--from", formats=TIMES, help="Judge what began then or later.")
+    ] = None,
+    to: Annotated[datetime | None, typer.Option(formats=TIMES, help="Judge what began before that, UTC.")] = None,
+    account: Annotated[str | None, typer.Option(help="Judge this account alone: acc_…")] = None,
+) -> None:
     """Prove from the log that nothing is unaccounted for."""
+    from millrace_cli.accounting import Span
     from millrace_cli.verify import run
 
-    raise typer.Exit(run(typer.echo))
+    raise typer.Exit(run(typer.echo, account=account, span=Span(_ms(from_), _ms(to))))
+
+
+def _ms(at: datetime | None) -> int | None:
+    """A moment without a zone is UTC."""
+    if at is None:
+        return None
+    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def rebuild() -> None:
