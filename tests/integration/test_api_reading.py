@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -70,10 +71,67 @@ async def test_lists_are_newest_first_and_pages_join_without_gap(api: ApiWorld, 
         "deliveries?status=odd",
         "deliveries?webhook=%00",
         "events?identifier=x",
+        "dead-letters?topic=%00",
+        "dead-letters/count?reason=%00",
+        "dead-letters?since=2026-01-01T00:00:00",
+        "dead-letters?until=never",
     ],
 )
 async def test_a_wrong_filter_is_no_server_error(api: ApiWorld, query: str) -> None:
     assert (await api.ask("GET", f"/v1/{query}")).status in (400, 404)
+
+
+LETTER = """INSERT INTO read.dead_letters
+    (topic, partition, "offset", account, at, reason, source_topic, source_partition, source_offset, headers)
+    VALUES ('dead-letters-tx', 1, $1, $2, $3, $4, $5, 0, 7, '{}') ON CONFLICT DO NOTHING"""
+DAY = datetime(2020, 3, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+async def letters(api: ApiWorld) -> ApiWorld:
+    """Four letters of account A, one a minute, on 1 March 2020."""
+    kinds = [("events", "Not JSON"), ("events", "no account"), ("steps", "not json, again"), ("steps", "no room")]
+    for n, (topic, reason) in enumerate(kinds):
+        await api.execute(LETTER, n, api.account, DAY + timedelta(minutes=n), reason, topic)
+    return api
+
+
+@pytest.mark.parametrize(
+    ("query", "offsets"),
+    [
+        ("", [3, 2, 1, 0]),
+        ("&topic=events", [1, 0]),
+        ("&topic=deliveries", []),
+        ("&reason=JSON", [2, 0]),
+        ("&reason=%25", []),
+        ("&topic=steps&reason=json", [2]),
+        ("&until=2020-03-01T00:02:00Z", [1, 0]),
+        ("&until=2020-03-01T01:02:00%2B01:00", [1, 0]),
+    ],
+)
+async def test_a_filter_lists_and_counts_the_same_dead_letters(
+    letters: ApiWorld, query: str, offsets: list[int]
+) -> None:
+    asked = "since=2020-03-01T00:00:00Z" + query + ("" if "until" in query else "&until=2020-03-02T00:00:00Z")
+    found = (await letters.ask("GET", f"/v1/dead-letters?{asked}")).data
+    assert [letter["id"] for letter in found] == [f"dead-letters-tx:1:{offset}" for offset in offsets]
+    counted = {"count": len(offsets), "exact": True}
+    assert (await letters.ask("GET", f"/v1/dead-letters/count?{asked}")).data == counted
+    assert (await letters.ask_b("GET", f"/v1/dead-letters/count?{asked}")).data == {"count": 0, "exact": True}
+
+
+async def test_a_filtered_list_has_its_own_pages(letters: ApiWorld) -> None:
+    first = (await letters.ask("GET", "/v1/dead-letters?topic=steps&limit=1")).json
+    cursor = first["meta"]["next_cursor"]
+    second = (await letters.ask("GET", f"/v1/dead-letters?topic=steps&limit=1&cursor={cursor}")).json
+    seen = [page["data"][0]["id"] for page in (first, second)]
+    assert (seen, second["meta"]["has_more"]) == (["dead-letters-tx:1:3", "dead-letters-tx:1:2"], False)
+    assert (await letters.ask("GET", f"/v1/dead-letters?topic=events&limit=1&cursor={cursor}")).status == 400
+
+
+async def test_a_time_at_the_end_of_the_calendar_is_only_a_bound(letters: ApiWorld) -> None:
+    asked = "since=0001-01-01T00:00:00%2B14:00&until=9999-12-31T23:59:59-14:00&topic=events"
+    assert (await letters.ask("GET", f"/v1/dead-letters/count?{asked}")).data == {"count": 2, "exact": True}
 
 
 async def test_a_started_run_pins_its_plan_and_keeps_its_input(api: ApiWorld) -> None:

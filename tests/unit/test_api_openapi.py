@@ -52,6 +52,7 @@ def test_every_native_resource_is_there() -> None:
         assert f"/v1/{resource}/{{id}}" in paths
     assert {f"/v1/{resource}/{{id}}/trace" for resource in ("events", "runs", "deliveries")} <= paths
     assert {"/v1/accounts/me", "/v1/jobs/{id}/run", "/v1/chains/{id}/run", "/v1/runs/{id}/cancel"} <= paths
+    assert "/v1/dead-letters/count" in paths
 
 
 def test_every_operation_says_who_may_ask_and_how_it_fails() -> None:

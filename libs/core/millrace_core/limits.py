@@ -141,6 +141,7 @@ METER_SERIES_MAX = 1_000
 # ── the API ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 PAGE_LIMIT_DEFAULT = 20
 PAGE_LIMIT_MAX = 100
+DEAD_LETTERS_COUNTED_MAX = 100_000
 READ_YOUR_WRITES_S_MAX = 2.0
 POSITION_READ_EVERY_S = 0.01
 IN_FORCE_WAIT_S_MAX = 15.0

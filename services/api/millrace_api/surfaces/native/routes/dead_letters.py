@@ -3,11 +3,19 @@
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
+from pydantic import AwareDatetime
 from starlette.responses import Response
 
 from millrace_api.application import dead_letters
-from millrace_api.application.dead_letters import Below, DeadLetterSummary, DeadLetterView, place_of
+from millrace_api.application.dead_letters import (
+    Below,
+    Counted,
+    DeadLetterSummary,
+    DeadLetterView,
+    Filter,
+    place_of,
+)
 from millrace_api.surfaces.native import answers
 from millrace_api.surfaces.native.answers import Many, One
 from millrace_api.surfaces.native.calls import (
@@ -28,15 +36,41 @@ router = APIRouter(
     prefix="/v1/dead-letters", tags=["Dead letters"], route_class=NativeRoute, dependencies=[Depends(arrived)]
 )
 Reader = Annotated[Caller, caller(scopes.READ_EVENTS)]
-LISTING = "dead letters"
+
+
+def which(
+    topic: Annotated[
+        str | None,
+        Query(max_length=64, description="Only records refused on this topic.", examples=["events"]),
+    ] = None,
+    reason: Annotated[
+        str | None,
+        Query(max_length=256, description="Only those whose reason contains this, in upper or lower case."),
+    ] = None,
+    since: Annotated[AwareDatetime | None, Query(description="Only those written at this time or later.")] = None,
+    until: Annotated[AwareDatetime | None, Query(description="Only those written before this time.")] = None,
+) -> Filter:
+    """The letters this request is about."""
+    return Filter(topic=topic, reason=reason, since=since, until=until)
+
+
+Which = Annotated[Filter, Depends(which)]
 
 
 @router.get("", response_model=Many[DeadLetterSummary], responses=answers.READ)
-async def list_dead_letters(api: ApiHere, me: Reader, listing: ListingHere) -> Response:
+async def list_dead_letters(api: ApiHere, me: Reader, listing: ListingHere, only: Which) -> Response:
     """Records that could not be handled, newest first."""
+    below = _below(listing, me.account, only.name)
     async with api.database.asking() as tx:
-        rows = await dead_letters.listed(tx, me.account, below=_below(listing, me.account), count=listing.count)
-    return answers.many(listing.page(rows, me.account, LISTING, lambda row: [micros(row.at), *place_of(row)]))
+        rows = await dead_letters.listed(tx, me.account, below=below, count=listing.count, only=only)
+    return answers.many(listing.page(rows, me.account, only.name, lambda row: [micros(row.at), *place_of(row)]))
+
+
+@router.get("/count", response_model=One[Counted], responses=answers.READ)
+async def count_dead_letters(api: ApiHere, me: Reader, only: Which) -> Response:
+    """How many letters a filter means, counted up to 100,000; `exact` is false when there are more."""
+    async with api.database.asking() as tx:
+        return answers.one(await dead_letters.counted(tx, me.account, only=only))
 
 
 @router.get("/{id}", response_model=One[DeadLetterView], responses=answers.READ)
@@ -45,8 +79,8 @@ async def get_dead_letter(id: str, api: ApiHere, me: Reader) -> Response:
     return answers.one(await api.found(lambda tx: dead_letters.get(tx, me.account, id)))
 
 
-def _below(listing: Listing, account: str) -> Below:
-    at = listing.cursors.after(listing.query, account=account, listing=LISTING)
+def _below(listing: Listing, account: str, name: str) -> Below:
+    at = listing.cursors.after(listing.query, account=account, listing=name)
     if at is None:
         first: datetime = START[0]
         return first, "", 0, 0
