@@ -144,7 +144,8 @@ def check_settings(container: Object, pod: Object) -> Iterator[str]:
     settings = settings_of(container["args"][0])
     given = {entry["name"].removeprefix("MILLRACE_").lower() for entry in container["env"]}
     for volume in pod["volumes"]:
-        given |= {item["path"].removeprefix("millrace_") for item in volume.get("secret", {}).get("items", [])}
+        if volume["name"] == "secrets":
+            given |= {item["path"].removeprefix("millrace_") for item in volume["secret"]["items"]}
     known = settings.model_fields
     yield from (f"it is given {name}, which {settings.__name__} does not know" for name in sorted(given - set(known)))
     required = {name for name, field in known.items() if field.is_required()}
