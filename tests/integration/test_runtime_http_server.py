@@ -61,3 +61,11 @@ async def test_a_stream_arrives_whole() -> None:
     with socket.socket() as client:
         async with _asked(app, client) as answer:
             assert answer.partition(b"\r\n\r\n")[2] == b"".join(parts)
+
+
+async def test_a_server_that_never_ran_gives_its_port_back() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None: ...
+
+    first = HttpServer(app, host="127.0.0.1", port=0)
+    first.close()
+    HttpServer(app, host="127.0.0.1", port=first.port).close()

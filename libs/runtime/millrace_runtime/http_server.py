@@ -56,6 +56,10 @@ class HttpServer:
             await asyncio.wait([serving])
             watching.cancel()
 
+    def close(self) -> None:
+        """Give the port back where `run` never came to do so. Safe to repeat."""
+        self._socket.close()
+
     def ready(self) -> str | None:
         """None when requests are answered."""
         return None if self._server.started and not self._server.should_exit else "not listening"

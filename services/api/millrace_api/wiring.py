@@ -70,6 +70,8 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
     server = HttpServer(
         http.layered(app, observer=HttpMetrics(context.metrics)), host=settings.http_host, port=settings.http_port
     )
+    # What follows may fail for want of Kafka, and then all of this is built again.
+    context.stack.callback(server.close)
     context.log.info("api.bound", host=settings.http_host, port=server.port)
 
     context.stack.push_async_callback(ends.stop)

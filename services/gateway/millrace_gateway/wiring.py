@@ -50,6 +50,7 @@ async def wire(settings: GatewaySettings, context: Context) -> Mapping[str, Work
         behind=application(version("millrace-gateway")),
     )
     server = HttpServer(ingest, host=settings.http_host, port=settings.http_port)
+    context.stack.callback(server.close)
     context.log.info("gateway.bound", host=settings.http_host, port=server.port)
 
     context.stack.push_async_callback(view.stop)
