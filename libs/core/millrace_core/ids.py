@@ -23,6 +23,7 @@ JOB = "job"
 CHAIN = "chn"
 ENDPOINT = "we"
 REQUEST = "req"
+REPLAY = "rpl"
 
 # One run has one id; the surfaces show it under their own prefix and accept any of them.
 RUN_PREFIXES = frozenset({"exec", "wfr", "task"})

@@ -123,6 +123,19 @@ EGRESS_KEPT_S = 30.0
 FILTER_BYTES_MAX = 16_384
 FILTER_DEPTH_MAX = 16
 
+# ── replays ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# Of all replays together; each has its share of it, and no more than was asked for.
+REPLAY_PER_S_MAX = 2_000
+REPLAY_PER_S_DEFAULT = 200
+REPLAYS_LIVE_MAX = 5
+REPLAY_STEP_S = 0.2
+REPLAY_POLL_S = 1.0
+REPLAY_PAGE_EVENTS = 1_000
+REPLAY_PAGE_BYTES = 8 * 1_048_576
+REPLAY_COUNT_S_MAX = 5.0
+# The matcher tells a repeated step from a new one for a day: one that lay still longer may not be taken up again.
+REPLAY_STILL_MS_MAX = 20 * 3_600_000
+
 # ── the projector ───────────────────────────────────────────────────────────────────────────────────────────────────
 PROJECTOR_GATHER_S = 0.05
 PROJECTOR_RECORDS_MAX = 10_000
@@ -168,6 +181,8 @@ assert BODY_BYTES_MAX < STEP_CONTEXT_BYTES_MAX, "every event can be a step's inp
 assert 3 * STEPS_RELEASED_MAX <= LANES_BUFFERED_MAX, "no account may fill the executor's buffer"
 assert BATCH_HELD_S_MAX <= SESSION_TIMEOUT_S, "a batch is thrown away before its partition can have another owner"
 assert HEARTBEAT_S * 3 <= SESSION_TIMEOUT_S, "three heartbeats may be lost"
+assert REPLAY_STILL_MS_MAX < UNIQUE_KEY_WINDOW_MS, "a repeated step of a replay is told as one"
+assert REPLAY_POLL_S * 4 < RELAY_SESSION_S, "a replayer that lives always speaks before its session is ended"
 assert RELAY_POLL_S * 4 < RELAY_SESSION_S, "a relay that lives always speaks before its session is ended"
 assert DELIVERIES_BUFFERED_MAX + OVERFLOW_BUFFERED_MAX <= LANES_BUFFERED_MAX, "overflow does not keep deliveries out"
 assert (DELIVERIES_PARTITION_MAX + 2) * 6 <= (COMMIT_METADATA_BYTES_MAX - 8) * 3 // 4, "open records fit the metadata"

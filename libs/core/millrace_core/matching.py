@@ -23,6 +23,7 @@ from millrace_core.messages import Event, SubscriptionControl, decode
 # Up to here all who stand in one place are looked at; beyond it an index is cheaper, and worth its memory.
 _FEW: Final = 8
 _COMPILED_MAX: Final = 20_000
+_HOWEVER_OLD: Final = 1 << 62
 
 
 class Conditions(Protocol):
@@ -100,12 +101,20 @@ class SubscriptionIndex:
         _place(held, entry, pattern, joins=True)
 
     def match(
-        self, account: str, identifier: str, properties: bytes, *, received_at: int, event: Event | None = None
+        self,
+        account: str,
+        identifier: str,
+        properties: bytes,
+        *,
+        received_at: int,
+        event: Event | None = None,
+        only: str | None = None,
     ) -> list[Subscription]:
         """Who hears this event, by priority, then id. The properties are parsed only if a candidate asks for them,
         and once. Raises Reject when the identifier or, if they are needed, the properties cannot be read.
 
-        A subscription never hears what was received longer than the reach-back before it was created."""
+        A subscription never hears what was received longer than the reach-back before it was created: unless it is
+        the `only` one that is asked, as by a replay that names it."""
         held = self._accounts.get(account)
         if held is None:
             return []
@@ -119,6 +128,9 @@ class SubscriptionIndex:
             else:
                 data = _parsed(properties) if data is None else data
                 candidates += place.candidates(data)
+        if only is not None:
+            candidates = [entry for entry in candidates if entry.id == only]
+            received_at = _HOWEVER_OLD
         found: list[Subscription] = []
         scope: Any = None
         for entry in candidates:

@@ -89,6 +89,33 @@ COMMENT ON COLUMN control.plans.definition IS 'JSON as its author wrote it (json
 
 COMMENT ON COLUMN control.plans.compiled IS 'the JSON that a run pins';
 
+CREATE TABLE control.replays (
+    account text NOT NULL,
+    id uuid NOT NULL,
+    state text NOT NULL,
+    since timestamp with time zone NOT NULL,
+    until timestamp with time zone NOT NULL,
+    pattern text NOT NULL,
+    filter text,
+    "where" text,
+    subscription uuid,
+    per_s integer NOT NULL,
+    looked_at bigint DEFAULT 0 NOT NULL,
+    written bigint DEFAULT 0 NOT NULL,
+    cursor_at timestamp with time zone NOT NULL,
+    cursor_id uuid NOT NULL,
+    requested_by text NOT NULL,
+    reason text,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    ended_at timestamp with time zone,
+    CONSTRAINT replays_state_check CHECK ((state = ANY (ARRAY['waiting'::text, 'running'::text, 'completed'::text, 'cancelled'::text, 'failed'::text])))
+);
+
+COMMENT ON COLUMN control.replays.state IS 'waiting: the read models do not hold yet all that was on the log when it was asked for';
+
+COMMENT ON COLUMN control.replays.cursor_at IS 'with cursor_id: the last event, by (received_at, id), that was dealt with';
+
 CREATE TABLE control.subscriptions (
     account text NOT NULL,
     id uuid NOT NULL,
@@ -453,6 +480,9 @@ ALTER TABLE ONLY control.control_outbox
 ALTER TABLE ONLY control.plans
     ADD CONSTRAINT plans_pkey PRIMARY KEY (account, id);
 
+ALTER TABLE ONLY control.replays
+    ADD CONSTRAINT replays_pkey PRIMARY KEY (account, id);
+
 ALTER TABLE ONLY control.subscriptions
     ADD CONSTRAINT subscriptions_pkey PRIMARY KEY (account, id);
 
@@ -516,6 +546,8 @@ ALTER TABLE ONLY read.steps_default
 CREATE INDEX control_outbox_id_idx ON control.control_outbox USING btree (id) WHERE (published_position IS NULL);
 
 CREATE INDEX plans_account_kind_id_idx ON control.plans USING btree (account, kind, id DESC) WHERE (deleted_at IS NULL);
+
+CREATE INDEX replays_id_idx ON control.replays USING btree (id) WHERE (ended_at IS NULL);
 
 CREATE INDEX subscriptions_account_id_idx ON control.subscriptions USING btree (account, id DESC) WHERE (deleted_at IS NULL);
 
@@ -622,6 +654,9 @@ ALTER TABLE ONLY control.api_keys
 
 ALTER TABLE ONLY control.plans
     ADD CONSTRAINT plans_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
+
+ALTER TABLE ONLY control.replays
+    ADD CONSTRAINT replays_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
 
 ALTER TABLE ONLY control.subscriptions
     ADD CONSTRAINT subscriptions_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);

@@ -12,6 +12,7 @@ from millrace_api.application.database import Database
 from millrace_api.application.keys import KeyMaker
 from millrace_api.outbox_watch import OutboxWatch
 from millrace_api.publishing import RelayWriter
+from millrace_api.replaying import Replaying
 from millrace_api.retirement import SecretRetirement
 from millrace_api.settings import ApiSettings
 from millrace_core.credentials import parse_pepper
@@ -59,8 +60,10 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         arrivals=arrivals,
         log=producer,
         keys=KeyMaker(pepper, KeyRing.parse(settings.key_ring.get_secret_value())),
+        clock=context.clock,
         egress=networks(settings.egress_allow),
     )
+    replaying = Replaying(dsn, events=producer, caught_up=arrivals.caught_up, clock=context.clock, log=context.log)
     app = http.application(
         api,
         authenticator=Authenticator(keys, accounts, stale=view.ready),
@@ -98,6 +101,7 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         arrivals=arrivals.run,
         outbox=OutboxWatch(database, context.metrics).run,
         retirement=SecretRetirement(api.changes, context.log).run,
+        replaying=replaying.run,
     )
 
 

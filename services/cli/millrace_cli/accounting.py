@@ -159,8 +159,12 @@ class Accounting:
     # ── taking ──────────────────────────────────────────────────────────────────────────────────────────────────────
     def _event(self, record: Received, place: Place) -> None:
         event = decode(record.value, Event)
-        self._events[place] = event.id, record.timestamp
-        self._row("events", event.id)
+        name = event.id
+        if event.replay is None:
+            self._row("events", event.id)
+        else:  # the event's row is there: this record only has an outcome, and children of its own
+            name = f"{event.id} of replay {event.replay}"
+        self._events[place] = name, record.timestamp
 
     def _event_fact(self, record: Received, place: Place) -> None:
         fact = decode(record.value, EventFact)
@@ -315,10 +319,10 @@ class _Judgement:
             if fact is not None:
                 found[fact.outcome] += 1
                 if fact.outcome in ("matched", "unmatched"):
-                    if fact.event in decided:
-                        places = f"{_at(place)} and {_at(decided[fact.event])}"
-                        self._duplicate(f"event {fact.event} was decided at {places}")
-                    decided[fact.event] = place
+                    name = id or fact.event
+                    if name in decided:
+                        self._duplicate(f"event {name} was decided at {_at(place)} and {_at(decided[name])}")
+                    decided[name] = place
             elif place in book._lettered:
                 found["dead letter"] += 1
             elif self._is_ahead(place):

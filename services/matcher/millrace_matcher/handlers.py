@@ -3,6 +3,8 @@
 Pure; driven by `millrace_kafka.idempotent`, at least once. Every id is derived from the event, so a record handled
 again names the same things; an event's properties are parsed only when a filter asks for them, and pass through as
 bytes. A record that cannot be handled becomes a dead letter, and the partition goes on.
+A record of a replay passes by the `uniqueKey` window and carries the replay's id in all it names; that the replay wrote
+it twice (its writer crashed) is told by a key of its own.
 Not here: the order in which things become visible (the processor's), and who drops what comes twice (the
 orchestrator's and dispatcher's source windows).
 """
@@ -90,13 +92,16 @@ class MatcherHandler:
             handled.facts.append(other_fact(origin, _fact(origin, "refused", reason=reason)))
             return "refused"
         digest = None
-        if event.unique_key is not None and event.replay is None:
-            digest = digest_of(event.account, event.identifier, event.ordering_key or "", event.unique_key)
+        counts_once = event.unique_key if event.replay is None else f"{event.replay}\x1f{event.id}"
+        if counts_once is not None:
+            digest = digest_of(event.account, event.identifier, event.ordering_key or "", counts_once)
             earlier = self.unique_keys.earlier(
                 one.partition, digest, offset=one.offset, at_ms=one.timestamp, event=event.id
             )
             if earlier is not None:
-                handled.facts.append(other_fact(origin, _fact(origin, "duplicate", duplicate_of=earlier.event)))
+                twice = None if event.replay is None else f"replay {event.replay} had written it already"
+                fact = _fact(origin, "duplicate", duplicate_of=earlier.event, reason=twice)
+                handled.facts.append(other_fact(origin, fact))
                 return "duplicate"
         outputs, runs, deliveries = self._children(origin)
         if digest is not None:
@@ -116,8 +121,9 @@ class MatcherHandler:
         runs: list[tuple[str, str]] = []
         deliveries: dict[str, tuple[str, str, str]] = {}
         body: bytes | None = None
+        received_at = origin.record.timestamp if event.replay is None else event.received_at
         for heard in self.subscriptions.match(
-            account, event.identifier, origin.properties, received_at=origin.record.timestamp, event=event
+            account, event.identifier, origin.properties, received_at=received_at, event=event, only=event.only
         ):
             target = heard.target_id
             if heard.target_kind == "endpoint":

@@ -62,9 +62,12 @@ class _PlanHead(msgspec.Struct, frozen=True, gc=False):
 
 
 def event_posted(record: Received, rows: Rows) -> None:
-    """`events`: the first record of an id is the event; a repeat of its uniqueKey only has an outcome."""
+    """`events`: the first record of an id is the event; a repeat of its uniqueKey only has an outcome, and so
+    has one that a replay wrote (of partitions, a rebuild may read any first)."""
     event = decode(record.value, Event)
     id = uuid_hex(event.id)
+    if event.replay is not None:
+        return
     properties = bytes(event.properties)
     copy, refused = json_copy(properties)
     extensions = None

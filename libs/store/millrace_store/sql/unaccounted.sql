@@ -2,8 +2,9 @@
 SELECT pg_try_advisory_lock($1);
 
 -- What the read models know to be missing: records without an outcome, by partition of `events`, and children that a
--- fact names and nobody has asked for. $1 = ids from then on (whole day partitions), $2 = known before that moment. The
--- shortest way to a wrong answer is a projector that is behind: ask only when it is not.
+-- fact names and nobody has asked for. $1 = ids from then on (whole day partitions), $2 = known before that moment; of
+-- an event that is replayed its latest outcome tells since when. The shortest way to a wrong answer is a projector that
+-- is behind: ask only when it is not.
 -- name: undecided
 SELECT p.partition, count(e.id) AS undecided
 FROM read.positions AS p
@@ -20,13 +21,13 @@ SELECT
      FROM read.event_matches AS m
      WHERE m.event >= $1::uuid AND m.kind = 'delivery'
         AND NOT EXISTS (SELECT FROM read.deliveries AS d WHERE d.id = m.child AND d.created_at IS NOT NULL)
-        AND EXISTS (SELECT FROM read.event_outcomes AS o WHERE o.event = m.event AND o.decided_at < $2))
+        AND (SELECT max(o.decided_at) FROM read.event_outcomes AS o WHERE o.event = m.event) < $2)
     +
     (SELECT count(*)
      FROM read.event_matches AS m
      WHERE m.event >= $1::uuid AND m.kind = 'run'
         AND NOT EXISTS (SELECT FROM read.runs AS r WHERE r.id = m.child AND r.created_at IS NOT NULL)
-        AND EXISTS (SELECT FROM read.event_outcomes AS o WHERE o.event = m.event AND o.decided_at < $2))
+        AND (SELECT max(o.decided_at) FROM read.event_outcomes AS o WHERE o.event = m.event) < $2)
     AS never_asked;
 
 -- Since when the oldest that is not over waits at each stage, of those that wait for the stage itself: what a timer

@@ -10,6 +10,7 @@ from millrace_api.application.database import Database
 from millrace_api.application.keys import KeyMaker
 from millrace_api.application.problems import NoSuchId, NotFound
 from millrace_api.application.runs import Log
+from millrace_core.clock import Clock
 from millrace_core.egress import Network
 from millrace_store.pool import Connection
 
@@ -25,6 +26,7 @@ class Api:
     arrivals: Arrivals
     log: Log
     keys: KeyMaker
+    clock: Clock
     egress: Sequence[Network] = ()
 
     async def found(self, read: Callable[[Connection], Awaitable[T]]) -> T:

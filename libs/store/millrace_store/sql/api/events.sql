@@ -17,8 +17,10 @@ FROM read.events e
 LEFT JOIN read.event_outcomes o ON o.event = e.id AND o.partition = e.partition AND o."offset" = e."offset"
 WHERE e.account = $1 AND e.id = $2;
 
+-- A duplicate with a reason is no post: a replay wrote the event twice.
 -- name: event_repeats
-SELECT count(*) FROM read.event_outcomes WHERE account = $1 AND event = $2 AND outcome = 'duplicate';
+SELECT count(*) FROM read.event_outcomes
+WHERE account = $1 AND event = $2 AND outcome = 'duplicate' AND reason IS NULL;
 
 -- name: matches_of_event
 SELECT m.kind, m.child, m.subscription, m.endpoint, r.status AS run_status, r.plan, r.plan_kind, d.status AS delivery_status

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from millrace_api.application import keys, plans, subscriptions, webhooks
+from millrace_api.application import keys, plans, replays, subscriptions, webhooks
 from millrace_core import limits
 from millrace_core.credentials import Surface
 
@@ -257,3 +257,29 @@ class AccountPatch(_Patch):
         list[str],
         Field(max_length=1_000, description="Identifiers whose events need no order and may use all partitions."),
     ] = _LEFT_OUT
+
+
+class NewReplay(_Body):
+    since: Annotated[Moment, Field(description="Events received then or later.")]
+    until: Annotated[Moment | None, Field(description="And before this; left out = now.")] = None
+    pattern: Pattern = replays.EVERYTHING
+    filter: Filter | None = None
+    where: Where | None = None
+    subscription: Annotated[
+        str | None, Field(max_length=64, description="It alone hears them, however old they are; left out = all hear.")
+    ] = None
+    per_s: Annotated[int, Field(ge=1, le=limits.REPLAY_PER_S_MAX, description="Events a second at most.")] = (
+        limits.REPLAY_PER_S_DEFAULT
+    )
+    dry_run: Annotated[bool, Field(description="Only count.")] = False
+
+    def wanted(self) -> replays.Wanted:
+        return replays.Wanted(
+            since=self.since,
+            until=self.until,
+            pattern=self.pattern,
+            filter=self.filter,
+            where=self.where,
+            subscription=self.subscription,
+            per_s=self.per_s,
+        )

@@ -1,0 +1,60 @@
+"""`/v1/events/replay` and `/v1/replays`."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from millrace_api.application import replays
+from millrace_api.application.replays import Counted, ReplayView
+from millrace_api.surfaces.native import answers, bodies
+from millrace_api.surfaces.native.answers import Many, One
+from millrace_api.surfaces.native.calls import ApiHere, Caller, ListingHere, NativeRoute, caller
+from millrace_web import scopes
+
+router = APIRouter(prefix="/v1", tags=["Replays"], route_class=NativeRoute)
+Reader = Annotated[Caller, caller(scopes.READ_EVENTS)]
+Publisher = Annotated[Caller, caller(scopes.PUBLISH_EVENTS)]
+LISTING = "replays"
+
+
+@router.post("/events/replay", status_code=202, response_model=One[ReplayView | Counted], responses=answers.WRITE)
+async def replay_events(body: bodies.NewReplay, api: ApiHere, me: Publisher) -> Response:
+    """Write past events to the log again, to one subscription or to all. With `dry_run` nothing is written, and the
+    answer (200) is how many it would be."""
+    wanted = body.wanted()
+    if body.dry_run:
+        await api.arrivals.caught_up()
+        counted = await replays.count(api.database, me.account, wanted, now=_now(api), clock=api.clock.monotonic)
+        return answers.one(counted)
+    async with api.database.writing() as tx:
+        made = await replays.create(tx, me.account, wanted, now=_now(api), requested_by=me.id)
+    return answers.one(made, status=202)
+
+
+@router.get("/replays", response_model=Many[ReplayView], responses=answers.READ)
+async def list_replays(api: ApiHere, me: Reader, listing: ListingHere) -> Response:
+    """Newest first."""
+    below = listing.below_id(me.account, LISTING)
+    async with api.database.asking() as tx:
+        rows = await replays.listed(tx, me.account, below=below, count=listing.count)
+    return answers.many(listing.by_id(rows, me.account, LISTING))
+
+
+@router.get("/replays/{id}", response_model=One[ReplayView], responses=answers.READ)
+async def get_replay(id: str, api: ApiHere, me: Reader) -> Response:
+    """How far it has come."""
+    async with api.database.asking() as tx:
+        return answers.one(await replays.get(tx, me.account, id))
+
+
+@router.post("/replays/{id}/cancel", response_model=One[ReplayView], responses=answers.WRITE)
+async def cancel_replay(id: str, api: ApiHere, me: Publisher) -> Response:
+    """End a replay; 409 when it is over. What it has written already goes its way."""
+    async with api.database.writing() as tx:
+        return answers.one(await replays.cancel(tx, me.account, id, now=_now(api), requested_by=me.id))
+
+
+def _now(api: ApiHere) -> datetime:
+    return datetime.fromtimestamp(api.clock.now_ms() / 1000, UTC)
