@@ -2,10 +2,23 @@
 
 from collections.abc import Iterable, Mapping
 
+import msgspec
+
 from millrace_cli.accounting import TIMER_GRACE_MS, Accounting, Report, Span
 from millrace_core.dead_letters import dead_letter
-from millrace_core.messages import CancelTimer, Message, Raw, SetTimer, Step, StepResult
-from millrace_core.record import Output, Written
+from millrace_core.messages import (
+    CancelTimer,
+    Event,
+    EventFact,
+    Message,
+    Raw,
+    SetTimer,
+    Step,
+    StepResult,
+    decode,
+    encode,
+)
+from millrace_core.record import SOURCE, Output, Written
 from millrace_kafka.topics import short_name
 from tests.support import story
 from tests.support.story import ACCOUNT_ID, T0, Teller, output
@@ -91,6 +104,26 @@ def test_an_event_nobody_decided_is_lost_unless_it_lies_before_its_reader() -> N
     waiting = judged([TELLER.event(0)], unread={"events": 0})
     assert waiting.holds
     assert waiting.outcomes == {"waiting for the matcher": 1}
+
+
+def test_a_replayed_record_has_an_outcome_of_its_own_and_is_no_event_more() -> None:
+    (posted,) = story.received([TELLER.event(0)])
+    first = msgspec.structs.replace(decode(posted.value, Event), replay="rpl_1")
+    book = Accounting()
+    facts = []
+    for offset, one in enumerate([first, msgspec.structs.replace(first, replay="rpl_2"), first]):
+        book.feed(Written("millrace.events.v1", 0, offset, T0, b"k", encode(one)), "events")
+        fact = EventFact(event=one.id, account=ACCOUNT_ID, outcome="unmatched", at=T0)
+        source = ((SOURCE, b"millrace.events.v1:0:%d" % offset),)
+        facts.append(Written("millrace.event-facts.v1", 0, offset, T0, b"k", encode(fact), source))
+    positions = {("events", 0): 3}
+    assert book.report(positions, now_ms=T0).unaccounted == 3, "each needs an outcome"
+    for told in facts[:2]:
+        book.feed(told, "event-facts")
+    report = book.report(positions, now_ms=T0)
+    assert (report.unaccounted, report.duplicates, book.rows().get("events")) == (1, 0, None)
+    book.feed(facts[2], "event-facts")
+    assert book.report(positions, now_ms=T0).duplicates == 1, "one replay decided twice is a duplicate"
 
 
 def test_an_unreadable_event_must_be_a_dead_letter() -> None:

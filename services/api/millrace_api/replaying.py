@@ -45,6 +45,7 @@ class Replaying:
         caught_up: Callable[[], Awaitable[bool]],
         clock: Clock,
         log: FilteringBoundLogger,
+        name: str = "millrace replays",
     ) -> None:
         """`caught_up` tells, after a while, whether the read models hold all that was on the log when it was asked."""
         self._dsn = dsn
@@ -52,6 +53,7 @@ class Replaying:
         self._caught_up = caught_up
         self._clock = clock
         self._log = log
+        self._name = name
 
     async def run(self, stop: asyncio.Event) -> None:
         """The worker: live, and after any failure live again, until `stop`."""
@@ -67,7 +69,7 @@ class Replaying:
                 await _stopped_within(stop, pause)
 
     async def _live(self, stop: asyncio.Event) -> None:
-        connection = await connect(self._dsn, name="millrace replays", idle_s=limits.RELAY_SESSION_S)
+        connection = await connect(self._dsn, name=self._name, idle_s=limits.RELAY_SESSION_S)
         try:
             while not stop.is_set() and not await connection.fetchval(_LOCK_SQL["take_lock"], _LOCK):
                 await _stopped_within(stop, limits.RELAY_LOCK_POLL_S)

@@ -17,7 +17,7 @@ OneId = Annotated[str | None, typer.Argument(help="Show this one in full.")]
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (send, tail, events, runs, deliveries, trace):
+    for command in (send, tail, events, runs, deliveries, trace, replay):
         app.command(rich_help_panel=PANEL)(command)
 
 
@@ -101,6 +101,30 @@ def _kind_of(id: str) -> str:
     return kinds[prefix]
 
 
+def replay(
+    id: Annotated[str | None, typer.Argument(help="Show this replay, which was begun before.")] = None,
+    since: Annotated[str | None, typer.Option(help="Events received then or later: 2026-01-31T12:00:00Z.")] = None,
+    until: Annotated[str | None, typer.Option(help="And before this; now where it is left out.")] = None,
+    pattern: Annotated[str, typer.Option(help="e:provider/name, where * may end or replace either half.")] = "e:*/*",
+    filter: Annotated[str | None, typer.Option(help="A JSON pattern of the properties.")] = None,
+    where: Annotated[str | None, typer.Option(help="A CEL expression over `input` and `event`.")] = None,
+    subscription: Annotated[str | None, typer.Option(help="It alone hears them, however old; else all do.")] = None,
+    per_s: Annotated[int | None, typer.Option(min=1, help="Events a second at most.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="End the replay that is named.")] = False,
+) -> None:
+    """Write past events to the log again, or show or cancel a replay."""
+    if (id is None) == (since is None) or (cancel and id is None):
+        raise typer.BadParameter("give --since for a new replay, or the id of one (with --cancel to end it)")
+    if id is not None:
+        answer = asyncio.run(_call("POST", f"/v1/replays/{id}/cancel") if cancel else _call("GET", f"/v1/replays/{id}"))
+    else:
+        wanted = {"since": since, "until": until, "where": where, "subscription": subscription, "per_s": per_s}
+        body = _replay_body({**wanted, "pattern": pattern, "dry_run": dry_run}, filter)
+        answer = asyncio.run(_call("POST", "/v1/events/replay", body=body))
+    _print_json(answer["data"])
+
+
 def tail(
     identifier: Annotated[str | None, typer.Option(help="Only events of this identifier.")] = None,
 ) -> None:
@@ -176,3 +200,15 @@ def _event_body(provider: str, name: str, properties: str, unique_key: str | Non
     if ordering_key is not None:
         body["orderingKey"] = ordering_key
     return orjson.dumps(body | {"properties": orjson.Fragment(properties)})
+
+
+def _replay_body(wanted: Mapping[str, Any], filter: str | None) -> bytes:
+    import orjson
+
+    from millrace_core.errors import Reject
+
+    try:
+        given = {"filter": None if filter is None else orjson.loads(filter), **wanted}
+    except orjson.JSONDecodeError as error:
+        raise Reject(f"the filter is not JSON: {error}") from None
+    return orjson.dumps({name: value for name, value in given.items() if value is not None})
