@@ -110,7 +110,7 @@ def test_a_replayed_record_has_an_outcome_of_its_own_and_is_no_event_more() -> N
     (posted,) = story.received([TELLER.event(0)])
     first = msgspec.structs.replace(decode(posted.value, Event), replay="rpl_1")
     book = Accounting()
-    facts = []
+    facts: list[Written] = []
     for offset, one in enumerate([first, msgspec.structs.replace(first, replay="rpl_2"), first]):
         book.feed(Written("millrace.events.v1", 0, offset, T0, b"k", encode(one)), "events")
         fact = EventFact(event=one.id, account=ACCOUNT_ID, outcome="unmatched", at=T0)

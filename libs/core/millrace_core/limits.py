@@ -136,6 +136,11 @@ REPLAY_COUNT_S_MAX = 5.0
 # The matcher tells a repeated step from a new one for a day: one that lay still longer may not be taken up again.
 REPLAY_STILL_MS_MAX = 20 * 3_600_000
 
+# ── dead letters sent again ─────────────────────────────────────────────────────────────────────────────────────────
+REDRIVE_LETTERS_MAX = 1_000
+REDRIVE_BATCH_LETTERS = 20
+REDRIVE_KEY_CHARS_MAX = 256
+
 # ── the projector ───────────────────────────────────────────────────────────────────────────────────────────────────
 PROJECTOR_GATHER_S = 0.05
 PROJECTOR_RECORDS_MAX = 10_000

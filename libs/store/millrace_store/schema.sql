@@ -89,6 +89,23 @@ COMMENT ON COLUMN control.plans.definition IS 'JSON as its author wrote it (json
 
 COMMENT ON COLUMN control.plans.compiled IS 'the JSON that a run pins';
 
+CREATE TABLE control.redrives (
+    account text NOT NULL,
+    topic text NOT NULL,
+    partition integer NOT NULL,
+    "offset" bigint NOT NULL,
+    key text NOT NULL,
+    state text NOT NULL,
+    target text NOT NULL,
+    to_partition integer,
+    to_offset bigint,
+    reason text,
+    requested_by text NOT NULL,
+    asked_at timestamp with time zone NOT NULL,
+    done_at timestamp with time zone,
+    CONSTRAINT redrives_state_check CHECK ((state = ANY (ARRAY['asked'::text, 'written'::text, 'refused'::text])))
+);
+
 CREATE TABLE control.replays (
     account text NOT NULL,
     id uuid NOT NULL,
@@ -191,7 +208,7 @@ CREATE TABLE read.deliveries (
 )
 PARTITION BY RANGE (id);
 
-COMMENT ON COLUMN read.deliveries.status IS 'queued, stale, retrying, succeeded, failed, cancelled or dead_lettered; the first of the last four stands';
+COMMENT ON COLUMN read.deliveries.status IS 'queued, stale, retrying, dead_lettered, succeeded, failed or cancelled; the first of the last three stands';
 
 CREATE TABLE read.deliveries_default (
     id uuid CONSTRAINT deliveries_id_not_null NOT NULL,
@@ -356,7 +373,7 @@ CREATE TABLE read.runs (
 )
 PARTITION BY RANGE (id);
 
-COMMENT ON COLUMN read.runs.status IS 'queued, stale, running, completed, failed, cancelled, timed_out or dead_lettered; the first of the last five stands';
+COMMENT ON COLUMN read.runs.status IS 'queued, stale, running, dead_lettered, completed, failed, cancelled or timed_out; the first of the last four stands';
 
 CREATE TABLE read.runs_default (
     id uuid CONSTRAINT runs_id_not_null NOT NULL,
@@ -479,6 +496,9 @@ ALTER TABLE ONLY control.control_outbox
 
 ALTER TABLE ONLY control.plans
     ADD CONSTRAINT plans_pkey PRIMARY KEY (account, id);
+
+ALTER TABLE ONLY control.redrives
+    ADD CONSTRAINT redrives_pkey PRIMARY KEY (account, topic, partition, "offset", key);
 
 ALTER TABLE ONLY control.replays
     ADD CONSTRAINT replays_pkey PRIMARY KEY (account, id);
@@ -654,6 +674,9 @@ ALTER TABLE ONLY control.api_keys
 
 ALTER TABLE ONLY control.plans
     ADD CONSTRAINT plans_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
+
+ALTER TABLE ONLY control.redrives
+    ADD CONSTRAINT redrives_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
 
 ALTER TABLE ONLY control.replays
     ADD CONSTRAINT replays_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);

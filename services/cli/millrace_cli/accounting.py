@@ -48,6 +48,8 @@ Place = tuple[str, int, int]
 # A timer this long past its due time is late beyond any explanation but a loss.
 TIMER_GRACE_MS = 60_000
 NAMED_MAX = 20
+# Another end may stand over these: a stale repeat says nothing, and a dead letter may be sent again.
+WEAK_ENDS = frozenset({"stale", "dead_lettered"})
 FACT_TOPICS = ("event-facts", "run-facts", "delivery-facts", "dead-letters", "dead-letters-tx")
 
 
@@ -353,7 +355,7 @@ class _Judgement:
         for id, run in self._book._runs.items():
             if not self._span.holds(run.first_ms):
                 continue
-            ends = [outcome for outcome in run.outcomes if outcome != "stale"]
+            ends = [outcome for outcome in run.outcomes if outcome not in WEAK_ENDS]
             if len(ends) > 1 or run.started > 1:
                 self._duplicate(f"run {id} began {run.started} times and ended {len(ends)} times")
             over = next(iter(ends or run.outcomes), None)
@@ -381,7 +383,7 @@ class _Judgement:
         for id, delivery in self._book._deliveries.items():
             if not self._span.holds(delivery.first_ms):
                 continue
-            ends = [outcome for outcome in delivery.outcomes if outcome != "stale"]
+            ends = [outcome for outcome in delivery.outcomes if outcome not in WEAK_ENDS]
             over = next(iter(ends or delivery.outcomes), None)
             if over is not None:
                 found[over] += 1

@@ -13,10 +13,11 @@ from typing import Final
 from millrace_projector import tables
 from millrace_projector.tables import Row, Table
 
-# `stale` is the weakest end: whatever is known otherwise stands over it. What is not named here is a real end.
-RUN_STRENGTH: Final = {"queued": 0, "stale": 1, "running": 2}
-DELIVERY_STRENGTH: Final = {"queued": 0, "stale": 1, "retrying": 2}
-ENDED: Final = 3
+# `stale` is the weakest end: whatever is known otherwise stands over it; over `dead_lettered`, which may be sent again,
+# a real end. What is not named here is a real end.
+RUN_STRENGTH: Final = {"queued": 0, "stale": 1, "running": 2, "dead_lettered": 3}
+DELIVERY_STRENGTH: Final = {"queued": 0, "stale": 1, "retrying": 2, "dead_lettered": 3}
+ENDED: Final = 4
 
 
 class RunRow:

@@ -35,7 +35,7 @@ INSERT INTO read.event_matches
 SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::uuid[], $6::uuid[])
 ON CONFLICT (event, kind, child) DO NOTHING;
 
--- Strength of a status: queued, stale, running, then any end; of two ends the first stands.
+-- Strength of a status: queued, stale, running, dead_lettered, then any other end; of two ends the first stands.
 -- name: merge_runs
 INSERT INTO read.runs AS r
 SELECT * FROM unnest(
@@ -60,7 +60,8 @@ ON CONFLICT (id) DO UPDATE SET
             (0, r.status, r.output, r.error_code, r.error_message, r.ended_at),
             (1, EXCLUDED.status, EXCLUDED.output, EXCLUDED.error_code, EXCLUDED.error_message, EXCLUDED.ended_at)
         ) AS s (turn, status, output, error_code, error_message, ended_at)
-        ORDER BY CASE s.status WHEN 'queued' THEN 0 WHEN 'stale' THEN 1 WHEN 'running' THEN 2 ELSE 3 END DESC, s.turn
+        ORDER BY CASE s.status WHEN 'queued' THEN 0 WHEN 'stale' THEN 1 WHEN 'running' THEN 2
+            WHEN 'dead_lettered' THEN 3 ELSE 4 END DESC, s.turn
         LIMIT 1);
 
 -- A later attempt stands over an earlier one, its result over its beginning; completed and failed stand over all.
@@ -100,7 +101,7 @@ ON CONFLICT (run, node, attempt) DO UPDATE SET
         ORDER BY c.status <> 'running' DESC, c.turn
         LIMIT 1);
 
--- Strength of a status: queued, stale, retrying (the later one), then any end; of two ends the first stands.
+-- Strength of a status: queued, stale, retrying (the later one), dead_lettered, then any other end; of two ends the first stands.
 -- name: merge_deliveries
 INSERT INTO read.deliveries AS d
 SELECT * FROM unnest(
@@ -120,7 +121,8 @@ ON CONFLICT (id) DO UPDATE SET
                 EXCLUDED.error_code, EXCLUDED.error_message, EXCLUDED.ended_at)
         ) AS c (turn, attempts, status, next_attempt_at, last_status, error_code, error_message, ended_at)
         ORDER BY
-            CASE c.status WHEN 'queued' THEN 0 WHEN 'stale' THEN 1 WHEN 'retrying' THEN 2 ELSE 3 END DESC,
+            CASE c.status WHEN 'queued' THEN 0 WHEN 'stale' THEN 1 WHEN 'retrying' THEN 2
+                WHEN 'dead_lettered' THEN 3 ELSE 4 END DESC,
             CASE c.status WHEN 'retrying' THEN -c.attempts END,
             c.turn
         LIMIT 1);

@@ -82,18 +82,39 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterView(DeadLetterSummary):
+    """`redriven_at` is when it was last sent again."""
+
     key: Content | None
     value: Content | None
     headers: Json
+    redriven_at: datetime | None
+    redrives: list["RedriveView"]
+
+
+@dataclass(frozen=True, slots=True)
+class RedriveView:
+    """One time it was sent again. `asked` and no further: it may or may not have been written, and is not written by
+    itself. `to` is the place of the new record."""
+
+    key: str
+    state: Literal["asked", "written", "refused"]
+    to: str | None
+    reason: str | None
+    requested_by: str
+    asked_at: datetime
+    done_at: datetime | None
 
 
 async def get(tx: Connection, account: str, id: str) -> DeadLetterView:
-    topic, partition, offset = _place(id)
+    topic, partition, offset = place(id)
     row = await tx.fetchrow(_SQL["get_dead_letter"], account, topic, partition, offset)
     if row is None:
         raise NotFound("dead letter", id[:64])
+    redrives = [_redrive(each) for each in await tx.fetch(_SQL["redrives_of"], account, topic, partition, offset)]
     return DeadLetterView(
         **_summary(row),
+        redriven_at=max((each.done_at for each in redrives if each.state == "written" and each.done_at), default=None),
+        redrives=redrives,
         key=_content(row["key"]),
         value=_content(row["value"]),
         headers=orjson.Fragment(row["headers"]),
@@ -115,15 +136,21 @@ async def counted(tx: Connection, account: str, *, only: Filter) -> Counted:
 
 def place_of(letter: DeadLetterSummary) -> tuple[str, int, int]:
     """The sort keys behind the time."""
-    return _place(letter.id)
+    return place(letter.id)
 
 
-def _place(id: str) -> tuple[str, int, int]:
+def place(id: str) -> tuple[str, int, int]:
+    """The place behind an id. Raises NoSuchId when it is none."""
     topic, _, rest = id.partition(":")
     partition, _, offset = rest.partition(":")
     if topic not in TOPICS or not (_is_number(partition, 6) and _is_number(offset, 18)):
         raise NoSuchId("dead letter", id[:64])
     return topic, int(partition), int(offset)
+
+
+def id_of(row: Row) -> str:
+    """The written form of its place."""
+    return f"{row['topic']}:{row['partition']}:{row['offset']}"
 
 
 def _is_number(text: str, digits_max: int) -> bool:
@@ -135,11 +162,24 @@ def _summary(row: Row) -> Mapping[str, Any]:
     if row["source_topic"] is not None:
         source = f"{row['source_topic']}:{row['source_partition']}:{row['source_offset']}"
     return {
-        "id": f"{row['topic']}:{row['partition']}:{row['offset']}",
+        "id": id_of(row),
         "at": row["at"],
         "reason": row["reason"],
         "source": source,
     }
+
+
+def _redrive(row: Row) -> RedriveView:
+    to = None if row["to_offset"] is None else f"{row['target']}:{row['to_partition']}:{row['to_offset']}"
+    return RedriveView(
+        key=row["key"],
+        state=row["state"],
+        to=to,
+        reason=row["reason"],
+        requested_by=row["requested_by"],
+        asked_at=row["asked_at"],
+        done_at=row["done_at"],
+    )
 
 
 def _content(value: bytes | None) -> Content | None:

@@ -16,3 +16,41 @@ SELECT count(*) FROM (
 
 -- name: get_dead_letter
 SELECT * FROM read.dead_letters WHERE account = $1 AND topic = $2 AND partition = $3 AND "offset" = $4;
+
+-- name: redrives_of
+SELECT * FROM control.redrives
+WHERE account = $1 AND topic = $2 AND partition = $3 AND "offset" = $4 ORDER BY asked_at, key;
+
+-- Oldest first, and none that was sent again before.
+-- name: letters_to_redrive
+SELECT * FROM read.dead_letters AS d
+WHERE account = $1 AND at >= $2 AND at < $3 AND source_topic = ANY($4::text[])
+    AND ($5::text IS NULL OR strpos(reason, $5) > 0)
+    AND NOT EXISTS (SELECT FROM control.redrives AS r
+                    WHERE r.account = d.account AND r.topic = d.topic AND r.partition = d.partition
+                        AND r."offset" = d."offset")
+ORDER BY at, topic, partition, "offset" LIMIT $6;
+
+-- name: count_letters_to_redrive
+SELECT count(*) FROM read.dead_letters AS d
+WHERE account = $1 AND at >= $2 AND at < $3 AND source_topic = ANY($4::text[])
+    AND ($5::text IS NULL OR strpos(reason, $5) > 0)
+    AND NOT EXISTS (SELECT FROM control.redrives AS r
+                    WHERE r.account = d.account AND r.topic = d.topic AND r.partition = d.partition
+                        AND r."offset" = d."offset");
+
+-- No row = it was asked for under this key before.
+-- name: ask_redrive
+INSERT INTO control.redrives (account, topic, partition, "offset", key, state, target, requested_by, asked_at)
+VALUES ($1, $2, $3, $4, $5, 'asked', $6, $7, $8)
+ON CONFLICT DO NOTHING
+RETURNING key;
+
+-- Of one that was certainly not written.
+-- name: forget_redrive
+DELETE FROM control.redrives
+WHERE account = $1 AND topic = $2 AND partition = $3 AND "offset" = $4 AND key = $5 AND state = 'asked';
+
+-- name: end_redrive
+UPDATE control.redrives SET state = $6, to_partition = $7, to_offset = $8, reason = $9, done_at = $10
+WHERE account = $1 AND topic = $2 AND partition = $3 AND "offset" = $4 AND key = $5;

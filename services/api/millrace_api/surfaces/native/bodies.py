@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from millrace_api.application import keys, plans, replays, subscriptions, webhooks
+from millrace_api.application import keys, plans, redriving, replays, subscriptions, webhooks
 from millrace_core import limits
 from millrace_core.credentials import Surface
+from millrace_core.dead_letters import SENT_AGAIN_TO
 
 NAME_CHARS_MAX = 200
 DESCRIPTION_CHARS_MAX = 2_000
@@ -282,4 +283,19 @@ class NewReplay(_Body):
             where=self.where,
             subscription=self.subscription,
             per_s=self.per_s,
+        )
+
+
+class LettersToRedrive(_Body):
+    source_topic: Annotated[
+        str | None, Field(max_length=64, description="Refused there.", examples=sorted(SENT_AGAIN_TO))
+    ] = None
+    reason_contains: Annotated[Text | None, Field(min_length=1, max_length=200)] = None
+    since: Moment | None = None
+    until: Annotated[Moment | None, Field(description="Left out = now.")] = None
+    dry_run: Annotated[bool, Field(description="Only count.")] = False
+
+    def chosen(self, now: datetime) -> redriving.Chosen:
+        return redriving.Chosen(
+            self.since or datetime.fromtimestamp(0, UTC), self.until or now, self.source_topic, self.reason_contains
         )

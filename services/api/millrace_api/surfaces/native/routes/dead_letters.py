@@ -1,13 +1,13 @@
 """`/v1/dead-letters`."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Header, Query
 from pydantic import AwareDatetime
 from starlette.responses import Response
 
-from millrace_api.application import dead_letters
+from millrace_api.application import dead_letters, redriving
 from millrace_api.application.dead_letters import (
     Below,
     Counted,
@@ -16,7 +16,8 @@ from millrace_api.application.dead_letters import (
     Filter,
     place_of,
 )
-from millrace_api.surfaces.native import answers
+from millrace_api.application.redriving import Asker, Redriven
+from millrace_api.surfaces.native import answers, bodies
 from millrace_api.surfaces.native.answers import Many, One
 from millrace_api.surfaces.native.calls import (
     START,
@@ -30,12 +31,14 @@ from millrace_api.surfaces.native.calls import (
     from_micros,
     micros,
 )
+from millrace_core import limits
 from millrace_web import scopes
 
 router = APIRouter(
     prefix="/v1/dead-letters", tags=["Dead letters"], route_class=NativeRoute, dependencies=[Depends(arrived)]
 )
 Reader = Annotated[Caller, caller(scopes.READ_EVENTS)]
+Publisher = Annotated[Caller, caller(scopes.PUBLISH_EVENTS)]
 
 
 def which(
@@ -77,6 +80,43 @@ async def count_dead_letters(api: ApiHere, me: Reader, only: Which) -> Response:
 async def get_dead_letter(id: str, api: ApiHere, me: Reader) -> Response:
     """A record as it was, with the reason why it was refused."""
     return answers.one(await api.found(lambda tx: dead_letters.get(tx, me.account, id)))
+
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        max_length=limits.REDRIVE_KEY_CHARS_MAX,
+        min_length=1,
+        description="A letter is sent again once for each key, and once without one.",
+    ),
+]
+
+
+@router.post("/redrive", response_model=One[Redriven], responses=answers.WRITE)
+async def redrive_dead_letters(
+    body: bodies.LettersToRedrive, api: ApiHere, me: Publisher, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Send dead letters again that were never sent again, oldest first, 1,000 at most: call again while some are
+    `left`. With `dry_run` none is sent."""
+    asker = _asker(api, me, idempotency_key)
+    chosen = body.chosen(asker.now)
+    if not body.dry_run:
+        return answers.one(await redriving.many(api.database, api.log, asker, chosen))
+    async with api.database.asking() as tx:
+        letters = await redriving.count(tx, me.account, chosen)
+    return answers.one(Redriven(letters, written=0, refused=0, left=letters))
+
+
+@router.post("/{id}/redrive", status_code=202, response_model=One[DeadLetterView], responses=answers.WRITE)
+async def redrive_dead_letter(id: str, api: ApiHere, me: Publisher, idempotency_key: IdempotencyKey = None) -> Response:
+    """Send a dead letter again; 200 and nothing more when it was under this key before. 409 when its kind cannot be."""
+    letter, is_new = await redriving.one(api.database, api.log, _asker(api, me, idempotency_key), id)
+    return answers.one(letter, status=202 if is_new else 200)
+
+
+def _asker(api: ApiHere, me: Caller, key: str | None) -> Asker:
+    now = datetime.fromtimestamp(api.clock.now_ms() / 1000, UTC)
+    return Asker(me.account, me.id, now, redriving.ONCE if key is None else key)
 
 
 def _below(listing: Listing, account: str, name: str) -> Below:
