@@ -5,6 +5,7 @@ come before the rows they speak of, attempts and outcomes come twice, ends contr
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import asyncpg
 import pytest
@@ -32,15 +33,15 @@ class NoLetters:
         raise AssertionError("nothing here is refused")
 
 
-def stale(n: int) -> list[Output]:
-    run = RunEnded(run=TELLER.run_id(n), account=story.ACCOUNT_ID, at=story.T0 + 77, outcome="stale")
+def ended(n: int, outcome: Literal["stale", "dead_lettered"]) -> list[Output]:
+    run = RunEnded(run=TELLER.run_id(n), account=story.ACCOUNT_ID, at=story.T0 + 77, outcome=outcome)
     delivery = DeliveryEnded(
         delivery=TELLER.delivery_id(n),
         account=story.ACCOUNT_ID,
         endpoint=story.ENDPOINT,
         event=TELLER.event_id(n),
         at=story.T0 + 77,
-        outcome="stale",
+        outcome=outcome,
         reason="below the window",
     )
     return [
@@ -51,14 +52,15 @@ def stale(n: int) -> list[Output]:
 
 def told() -> list[Received]:
     outputs = [
+        *ended(0, "dead_lettered"),  # and then sent again
         *TELLER.whole(0),
         *TELLER.whole(1),
-        *stale(1),  # after its end
+        *ended(1, "stale"),  # after its end
         TELLER.event(1),  # a repeat of its uniqueKey
         TELLER.matched(1),
         TELLER.delivery(1, attempt=2, topic="deliveries-tx"),
         TELLER.attempted(1, "failed", attempt=2, status=500),  # the attempt was made twice
-        *stale(2),  # before anything else is known
+        *ended(2, "stale"),  # before anything else is known
         TELLER.start_run(2),
         *TELLER.run_facts(2)[:4],
         TELLER.delivery(2),

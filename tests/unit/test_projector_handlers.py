@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 
+import msgspec
 import pytest
 
 from millrace_core.errors import Reject
-from millrace_core.messages import DeliveryEnded, RunEnded, encode
+from millrace_core.messages import DeliveryEnded, Event, RunEnded, decode, encode
 from millrace_core.record import Output, Received, Written
 from millrace_kafka.topics import short_name
 from millrace_projector import tables
@@ -90,6 +91,23 @@ def test_stale_is_the_weakest_end(is_first: bool) -> None:
     told = [run_ended("stale", story.T0), *TELLER.run_facts(0)]
     rows = projected(told if is_first else [*told[1:], told[0]])
     assert [row["status"] for row in of(rows, tables.RUNS)] == ["completed"]
+
+
+def test_a_real_end_stands_over_that_of_a_dead_letter_which_was_sent_again() -> None:
+    parked = run_ended("dead_lettered", story.T0)
+    assert [row["status"] for row in of(projected([parked]), tables.RUNS)] == ["dead_lettered"]
+    begun = projected([parked, *TELLER.run_facts(0)[:1]])
+    assert [row["status"] for row in of(begun, tables.RUNS)] == ["dead_lettered"]
+    for told in ([parked, *TELLER.run_facts(0)], [*TELLER.run_facts(0), parked]):
+        assert [row["status"] for row in of(projected(told), tables.RUNS)] == ["completed"]
+    delivered = projected([delivery_ended("dead_lettered"), TELLER.delivery(0), TELLER.attempted(0)])
+    assert [row["status"] for row in of(delivered, tables.DELIVERIES)] == ["succeeded"]
+
+
+def test_an_event_that_a_replay_wrote_is_no_row() -> None:
+    [posted] = story.received([TELLER.event(0)])
+    again = msgspec.structs.replace(decode(posted.value, Event), replay="rpl_1")
+    assert of(projected([output("events", again.id, again)]), tables.EVENTS) == []
 
 
 def test_a_run_that_is_only_stale_says_so() -> None:
