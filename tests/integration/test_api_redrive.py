@@ -82,7 +82,7 @@ async def test_one_that_was_asked_for_by_a_caller_who_died_is_not_sent_by_itself
     )
     answer = await api.ask("POST", f"/v1/dead-letters/{letter}/redrive")
     assert (answer.status, answer.data["redrives"][0]["state"], answer.data["redriven_at"]) == (200, "asked", None)
-    many = await api.ask("POST", "/v1/dead-letters/redrive", {"reason_contains": "half way"})
+    many = await api.ask("POST", "/v1/dead-letters/redrive", {"reason": "Half Way"})
     assert many.data == {"letters": 0, "written": 0, "refused": 0, "left": 0}
     assert await sent(api, letter) == []
 
@@ -94,8 +94,8 @@ async def test_what_cannot_be_sent_again_is_refused_with_the_reason(api: ApiWorl
     assert answer.status == 409
     assert f"a record of {source} cannot be sent again" in answer.body.decode()
     assert (await api.ask("GET", f"/v1/dead-letters/{letter}")).data["redrives"] == []
-    wrong = await api.ask("POST", "/v1/dead-letters/redrive", {"source_topic": source})
-    assert (wrong.status, "source_topic" in wrong.body.decode()) == (400, True)
+    wrong = await api.ask("POST", "/v1/dead-letters/redrive", {"topic": source})
+    assert (wrong.status, "topic" in wrong.body.decode()) == (400, True)
 
 
 async def test_one_too_large_for_its_topic_is_refused_and_says_so(api: ApiWorld) -> None:
@@ -109,7 +109,7 @@ async def test_one_too_large_for_its_topic_is_refused_and_says_so(api: ApiWorld)
 async def test_many_are_counted_and_then_sent_by_topic_and_reason(api: ApiWorld) -> None:
     wanted = [await lettered(api, "deliveries", reason=f"many {n}: 100 % sure") for n in range(45)]
     others = [await lettered(api, "events", reason="many"), await lettered(api, "deliveries", reason="few")]
-    choice: dict[str, Any] = {"source_topic": "deliveries", "reason_contains": "100 %"}
+    choice: dict[str, Any] = {"topic": "deliveries", "reason": "100 %"}
     counted = await api.ask("POST", "/v1/dead-letters/redrive", {**choice, "dry_run": True})
     assert counted.data == {"letters": 45, "written": 0, "refused": 0, "left": 45}
     done = await api.ask("POST", "/v1/dead-letters/redrive", choice)

@@ -46,8 +46,8 @@ class Chosen:
 
     since: datetime
     until: datetime
-    source_topic: str | None = None
-    reason_contains: str | None = None
+    topic: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +101,10 @@ async def many(database: Database, log: Log, asker: Asker, chosen: Chosen) -> Re
 
 
 def _bounds(account: str, chosen: Chosen) -> tuple[object, ...]:
-    topics = sorted(SENT_AGAIN_TO) if chosen.source_topic is None else [chosen.source_topic]
+    topics = sorted(SENT_AGAIN_TO) if chosen.topic is None else [chosen.topic]
     if not set(topics) <= SENT_AGAIN_TO.keys():
-        raise Invalid(f"records of these can be sent again: {', '.join(sorted(SENT_AGAIN_TO))}", where="source_topic")
-    return account, chosen.since, chosen.until, topics, chosen.reason_contains
+        raise Invalid(f"records of these can be sent again: {', '.join(sorted(SENT_AGAIN_TO))}", where="topic")
+    return account, chosen.since, chosen.until, topics, chosen.reason
 
 
 def _output(row: Row, asker: Asker) -> Output | Reject:

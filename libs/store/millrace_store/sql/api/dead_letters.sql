@@ -25,7 +25,7 @@ WHERE account = $1 AND topic = $2 AND partition = $3 AND "offset" = $4 ORDER BY 
 -- name: letters_to_redrive
 SELECT * FROM read.dead_letters AS d
 WHERE account = $1 AND at >= $2 AND at < $3 AND source_topic = ANY($4::text[])
-    AND ($5::text IS NULL OR strpos(reason, $5) > 0)
+    AND ($5::text IS NULL OR strpos(lower(reason), lower($5)) > 0)
     AND NOT EXISTS (SELECT FROM control.redrives AS r
                     WHERE r.account = d.account AND r.topic = d.topic AND r.partition = d.partition
                         AND r."offset" = d."offset")
@@ -34,7 +34,7 @@ ORDER BY at, topic, partition, "offset" LIMIT $6;
 -- name: count_letters_to_redrive
 SELECT count(*) FROM read.dead_letters AS d
 WHERE account = $1 AND at >= $2 AND at < $3 AND source_topic = ANY($4::text[])
-    AND ($5::text IS NULL OR strpos(reason, $5) > 0)
+    AND ($5::text IS NULL OR strpos(lower(reason), lower($5)) > 0)
     AND NOT EXISTS (SELECT FROM control.redrives AS r
                     WHERE r.account = d.account AND r.topic = d.topic AND r.partition = d.partition
                         AND r."offset" = d."offset");

@@ -287,15 +287,17 @@ class NewReplay(_Body):
 
 
 class LettersToRedrive(_Body):
-    source_topic: Annotated[
-        str | None, Field(max_length=64, description="Refused there.", examples=sorted(SENT_AGAIN_TO))
+    topic: Annotated[str | None, Field(max_length=64, description="Refused there.", examples=sorted(SENT_AGAIN_TO))] = (
+        None
+    )
+    reason: Annotated[
+        Text | None, Field(min_length=1, max_length=256, description="Contained in it, in upper or lower case.")
     ] = None
-    reason_contains: Annotated[Text | None, Field(min_length=1, max_length=200)] = None
     since: Moment | None = None
     until: Annotated[Moment | None, Field(description="Left out = now.")] = None
     dry_run: Annotated[bool, Field(description="Only count.")] = False
 
     def chosen(self, now: datetime) -> redriving.Chosen:
         return redriving.Chosen(
-            self.since or datetime.fromtimestamp(0, UTC), self.until or now, self.source_topic, self.reason_contains
+            self.since or datetime.fromtimestamp(0, UTC), self.until or now, self.topic, self.reason
         )
