@@ -375,7 +375,8 @@ class World:
             for id in (ALWAYS, *CHANGING):
                 child = child_of(event.decode(), id, replay)
                 began = child in started
-                states = self._states_since(one.timestamp, id)
+                received_ms = decode(one.value, Event).received_at if replay else one.timestamp
+                states = self._states_since(one.timestamp, id, received_ms=received_ms)
                 if states == {True} and not began and child not in stale:
                     found["a match lost"] += 1
                 if states == {False} and began and self._is_only_record(at):
@@ -385,15 +386,16 @@ class World:
     def _is_only_record(self, at: int) -> bool:
         return sum(header(one, record.ID) == header(self.events[at], record.ID) for one in self.events) == 1
 
-    def _states_since(self, at_ms: int, id: str) -> set[bool]:
-        """Whether it was in force for this record, at any moment since the record came."""
+    def _states_since(self, at_ms: int, id: str, *, received_ms: int) -> set[bool]:
+        """Whether it was in force for this record, at any moment since the record came. One of a replay reaches those
+        that its event reached when it was received."""
         states: set[bool] = set()
         current = False
         for tick, _, changed, value in self.control:
             if changed != id:
                 continue
             created_at = START_MS + tick * TICK_MS
-            now = value is not None and at_ms >= created_at - limits.SUBSCRIPTION_REACH_BACK_MS
+            now = value is not None and received_ms >= created_at - limits.SUBSCRIPTION_REACH_BACK_MS
             if created_at > at_ms:
                 states.add(current)
                 states.add(now)
