@@ -177,7 +177,10 @@ class Stack:
         for setting, port in (("MILLRACE_OPS_PORT", f"{name}.ops"), ("MILLRACE_HTTP_PORT", f"{name}.http")):
             if port in self.ports:
                 own[setting] = str(self.ports[port])
-        return {**os.environ, **own}
+        # Our own broker speaks in the clear, however another one was to be spoken to.
+        is_own = self.options.kafka is None
+        given = {key: value for key, value in os.environ.items() if not (is_own and key.startswith("MILLRACE_KAFKA_"))}
+        return {**given, **own}
 
     def _keeper(self, name: str) -> Keeper:
         return Keeper(

@@ -43,7 +43,8 @@ class Security:
         try:
             context = ssl.create_default_context(cafile=self.ca)
             if self.certificate is not None:
-                context.load_cert_chain(self.certificate, self.key)
+                # Without an answer here OpenSSL would ask a terminal for the password of an encrypted key.
+                context.load_cert_chain(self.certificate, self.key, password=lambda: "")
         except OSError as error:
             named = ", ".join(str(file) for file in (self.ca, self.certificate, self.key) if file is not None)
             raise Fatal(f"the TLS files for Kafka cannot be used ({named}): {error}") from None
