@@ -90,7 +90,7 @@ class ApiWorld:
         return await self.ask(method, path, body, key=self.key_b)
 
     async def projected(self, kind: str) -> str:
-        """The id of a row of account A in the read models, as the projector would have written it."""
+        """The id of a row of account A that a client does not make himself, as its service would have written it."""
         if kind == "dead-letters":
             self._letters += 1
             await self.execute(_DEAD_LETTER, self._letters, self.account, b"\xff\x00")
@@ -119,10 +119,14 @@ _EVENT = """INSERT INTO read.events (id, account, identifier, received_at, hops,
 _RUN = "INSERT INTO read.runs (id, account, status, created_at, input) VALUES ($1, $2, 'running', now(), $3)"
 _DELIVERY = """INSERT INTO read.deliveries (id, account, endpoint, event, status, attempts, created_at, body)
     VALUES ($1, $2, gen_random_uuid(), gen_random_uuid(), 'queued', 0, now(), $3)"""
-_ROWS = {
+_REPLAY = """INSERT INTO control.replays (id, account, state, since, until, pattern, per_s, cursor_at, cursor_id,
+        requested_by, created_at, updated_at, ended_at)
+    VALUES ($1, $2, 'completed', now(), now(), $3, 1, now(), gen_random_uuid(), 'key', now(), now(), now())"""
+_ROWS: dict[str, tuple[str, str, bytes | str]] = {
     "events": (ids.EVENT, _EVENT, PROPERTIES),
     "runs": (ids.RUN, _RUN, b"{}"),
     "deliveries": (ids.DELIVERY, _DELIVERY, BODY),
+    "replays": (ids.REPLAY, _REPLAY, "e:a/b"),
 }
 _DEAD_LETTER = """INSERT INTO read.dead_letters (topic, partition, "offset", account, at, reason, value, headers)
     VALUES ('dead-letters', 0, $1, $2, now(), 'was garbage', $3, '{}')"""
