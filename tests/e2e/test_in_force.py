@@ -12,7 +12,7 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -90,12 +90,14 @@ async def make_round(millrace: Millrace, home: str) -> Round:
 
 
 @pytest.fixture(params=OFFSETS_MS, ids=lambda ms: f"{ms // 1000:+d} s")
-async def wrong_clock(millrace: Millrace, request: pytest.FixtureRequest) -> int:
-    """The API, and with it the relay, begun anew with a clock that is wrong by so much."""
-    await asyncio.to_thread(millrace.platform.end, "api")
-    millrace.platform.restart("api", env={"MILLRACE_CLOCK_OFFSET_MS": str(request.param)})
-    await millrace.platform.ready()
-    return int(request.param)
+async def wrong_clock(millrace: Millrace, request: pytest.FixtureRequest) -> AsyncIterator[int]:
+    """The API, and with it the relay, begun anew with a clock that is wrong by so much; right again for who follows."""
+    for offset_ms in (request.param, 0):
+        await asyncio.to_thread(millrace.platform.end, "api")
+        millrace.platform.restart("api", env={"MILLRACE_CLOCK_OFFSET_MS": str(offset_ms)})
+        await millrace.platform.ready()
+        if offset_ms:
+            yield offset_ms
 
 
 async def test_the_next_event_meets_the_change(millrace: Millrace, wrong_clock: int) -> None:

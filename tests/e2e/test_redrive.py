@@ -30,6 +30,7 @@ async def test_a_delivery_that_was_parked_is_made_after_all(millrace: Millrace) 
     (place,) = await producer.write([dead_letter(record, "three times it ended its worker")])
     await producer.stop()
     letter = f"dead-letters:{place.partition}:{place.offset}"
+    await eventually(lambda: _is_shown(millrace, letter))
     shown = await user.get(f"/v1/dead-letters/{letter}")
     assert (shown["source"], shown["redriven_at"]) == ("deliveries:0:0", None)
     for status in (202, 200, 200):
@@ -39,3 +40,7 @@ async def test_a_delivery_that_was_parked_is_made_after_all(millrace: Millrace) 
     assert (await user.get(f"/v1/dead-letters/{letter}"))["redriven_at"] is not None
     said = await asyncio.to_thread(millrace.platform.tool, "verify")
     assert "unaccounted 0" in said.stdout.splitlines()
+
+
+async def _is_shown(millrace: Millrace, letter: str) -> bool:
+    return (await millrace.user.ask("GET", f"/v1/dead-letters/{letter}")).status == 200

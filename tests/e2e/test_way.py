@@ -380,7 +380,7 @@ async def test_a_dead_letter_is_shown_with_its_reason(millrace: Millrace) -> Non
         await producer.send_and_wait(millrace.cluster.topic("events"), b'{"id": nothing}', key=b"k", headers=headers)
     finally:
         await producer.stop()
-    (letter, *_) = await eventually(lambda: _some(user, "/v1/dead-letters"), timeout_s=20)
+    (letter, *_) = await eventually(lambda: _some(user, "/v1/dead-letters?topic=events"), timeout_s=20)
     shown = await user.get(f"/v1/dead-letters/{letter['id']}")
     assert shown["reason"]
     assert "nothing" in orjson.dumps(shown).decode()

@@ -11,12 +11,13 @@ import pytest
 import structlog
 
 from millrace_api.application.runs import Log, Place
+from millrace_api.replaying import SURFACE as REPLAYED
 from millrace_api.replaying import Replaying
 from millrace_core import ids
 from millrace_core.clock import SystemClock
 from millrace_core.errors import Retry
 from millrace_core.messages import Event, decode
-from millrace_core.record import Output
+from millrace_core.record import SURFACE, Output, header
 from millrace_kafka.producer import PlainProducer
 from millrace_kafka.reader import read_all
 from tests.support.api_world import ApiWorld
@@ -40,7 +41,8 @@ async def stored(api: ApiWorld, identifier: str, *properties: bytes) -> list[str
 
 async def replayed(api: ApiWorld, replay: str) -> list[Event]:
     """What the replay wrote to `events`, a partition after the other."""
-    read = [decode(record.value, Event) for record in await read_all(api.cluster, ["events"])]
+    found = await read_all(api.cluster, ["events"])
+    read = [decode(one.value, Event) for one in found if header(one, SURFACE) == REPLAYED.encode()]
     return [event for event in read if event.replay == replay]
 
 
