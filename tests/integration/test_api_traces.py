@@ -8,7 +8,7 @@ import pytest
 
 from millrace_core import ids
 from millrace_core.clock import SystemClock
-from millrace_core.limits import TRACE_ATTEMPTS_MAX, TRACE_CHILDREN_MAX
+from millrace_core.limits import TRACE_ATTEMPTS_MAX, TRACE_CHILDREN_MAX, TRACE_REPEATS_MAX
 from tests.support.api_world import ApiWorld
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -25,10 +25,18 @@ async def traced(api: ApiWorld, kind: str, id: str) -> Any:
     return (await api.ask("GET", f"/v1/{kind}/{id}/trace")).data
 
 
-async def decided(api: ApiWorld, event: str, outcome: str = "matched", reason: str | None = None) -> None:
+async def decided(
+    api: ApiWorld,
+    event: str,
+    outcome: str = "matched",
+    reason: str | None = None,
+    *,
+    offset: int = 0,
+    first: str | None = None,
+) -> None:
     await api.execute(
-        "INSERT INTO read.event_outcomes VALUES ($1, 0, 0, $2, $3, now(), NULL, $4)",
-        bare(event), api.account, outcome, reason,
+        "INSERT INTO read.event_outcomes VALUES ($1, 0, $5, $2, $3, now(), $6, $4)",
+        bare(event), api.account, outcome, reason, offset, None if first is None else bare(first),
     )  # fmt: skip
 
 
@@ -64,6 +72,46 @@ async def test_an_event_that_started_nothing_is_over(
     told = await traced(api, "events", event)
     assert told["is_over"]
     assert says in told["moments"][-1]["text"]
+
+
+async def test_a_duplicate_names_the_event_that_counts(api: ApiWorld) -> None:
+    """As a uniqueKey on both sides of midnight makes it: two events, of which one counts."""
+    event, first = await api.projected("events"), ids.new_id(ids.EVENT)
+    await decided(api, event, "duplicate", first=first)
+    told = await traced(api, "events", event)
+    assert [moment["kind"] for moment in told["moments"]] == ["event.received", "event.decided"]
+    assert f"duplicate of {first}" in told["moments"][-1]["text"]
+
+
+async def test_other_records_of_an_event_are_told_for_what_they_are(api: ApiWorld) -> None:
+    event = await api.projected("events")
+    await decided(api, event, "unmatched")
+    await decided(api, event, "duplicate", offset=5, first=event)
+    await decided(api, event, offset=6)
+    await decided(api, event, "duplicate", "replay rpl_1 had written it already", offset=7, first=event)
+    told = await traced(api, "events", event)
+    _, own, posted, matched_later, written_twice = told["moments"]
+    assert own["text"].endswith("it started nothing")
+    assert (posted["kind"], matched_later["kind"], written_twice["kind"]) == (
+        "event.repeated", "event.resent", "event.resent",
+    )  # fmt: skip
+    assert "offset 5" in posted["text"]
+    assert matched_later["text"].endswith("at offset 6 of `events` partition 0: matched")
+    assert written_twice["text"].endswith(": duplicate: replay rpl_1 had written it already")
+
+
+async def test_of_many_other_records_those_that_may_have_started_something_come_first(api: ApiWorld) -> None:
+    event = await api.projected("events")
+    await decided(api, event)
+    await api.execute(
+        """INSERT INTO read.event_outcomes
+           SELECT $1, 0, n, $2, 'duplicate', now(), $1, NULL FROM generate_series(1, $3) AS n""",
+        bare(event), api.account, TRACE_REPEATS_MAX + 2,
+    )  # fmt: skip
+    await decided(api, event, offset=1_000)
+    told = await traced(api, "events", event)
+    assert [moment["kind"] for moment in told["moments"]].count("event.resent") == 1
+    assert told["left_out"]["repeats"] == 3
 
 
 async def test_a_child_that_is_only_named_says_so(api: ApiWorld) -> None:

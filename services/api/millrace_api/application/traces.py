@@ -34,6 +34,7 @@ Kind = Literal[
     "event.received",
     "event.decided",
     "event.repeated",
+    "event.resent",
     "run.asked",
     "run.started",
     "step.started",
@@ -70,7 +71,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """What there is and is not told: children of an event, their attempts, repeats of the event."""
+    """What there is and is not told: children of an event, their attempts, other records of the event."""
 
     children: int = 0
     attempts: int = 0
@@ -93,7 +94,8 @@ async def of_event(tx: Connection, account: str, id: str) -> Trace:
     row = await tx.fetchrow(_SQL["event"], account, uuid)
     if row is None:
         raise NotFound("event", id)
-    repeats = await tx.fetch(_SQL["repeats_of_event"], account, uuid, TRACE_REPEATS_MAX)
+    place = row["partition"], row["offset"]
+    repeats = await tx.fetch(_SQL["repeats_of_event"], account, uuid, *place, TRACE_REPEATS_MAX)
     children = await tx.fetch(
         _SQL["children_of_event"], account, uuid, TRACE_CHILDREN_MAX, TRACE_CHILDREN_LOOKED_AT_MAX
     )
@@ -164,7 +166,14 @@ def _decision(row: Row, children: Sequence[Row]) -> str:
         started = f"{_count(runs, 'run')} and {_count(len(children) - runs, 'delivery', 'deliveries')}{more}"
         return f"matched by {_subscriptions(children)}: {started}"
     if row["outcome"] == "unmatched":
-        return "no subscription in force at that moment matched it: nothing more happens"
+        return "no subscription in force at that moment matched it: it started nothing"
+    if row["outcome"] == "duplicate":
+        first = written(ids.EVENT, row["duplicate_of"]) or "an earlier event"
+        return f"duplicate of {first}, which came earlier with the same uniqueKey: that one alone counts"
+    return _outcome(row)
+
+
+def _outcome(row: Row) -> str:
     return f"{row['outcome'].replace('_', ' ')}: {row['reason'] or 'no reason was given'}"
 
 
@@ -174,8 +183,14 @@ def _subscriptions(children: Sequence[Row]) -> str:
 
 
 def _repeat(row: Row, repeat: Row) -> Moment:
-    text = f"posted again with the same uniqueKey ({_place(repeat)}) and counted once"
-    return Moment(repeat["decided_at"], "event.repeated", ids.prefixed(ids.EVENT, row["id"]), text)
+    """A duplicate with a reason is no post: a replay wrote the event twice."""
+    id, outcome, reason = ids.prefixed(ids.EVENT, row["id"]), repeat["outcome"], repeat["reason"]
+    if outcome == "duplicate" and reason is None:
+        text = f"posted again with the same uniqueKey ({_place(repeat)}) and counted once"
+        return Moment(repeat["decided_at"], "event.repeated", id, text)
+    came_to = outcome if outcome in ("matched", "unmatched") else _outcome(repeat)
+    text = f"another record of it, as a replay or a dead letter sent again leaves, is {_place(repeat)}: {came_to}"
+    return Moment(repeat["decided_at"], "event.resent", id, text)
 
 
 def _event_waits(row: Row) -> Iterator[Wait]:

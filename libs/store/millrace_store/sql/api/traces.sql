@@ -1,14 +1,17 @@
 -- What one event, run or delivery went through. Every list is bounded and says by `total` how many rows there are.
 -- name: event
-SELECT e.id, e.identifier, e.received_at, e.partition, e."offset", e.replay, o.outcome, o.decided_at, o.reason
+SELECT e.id, e.identifier, e.received_at, e.partition, e."offset", e.replay, o.outcome, o.decided_at, o.duplicate_of,
+       o.reason
 FROM read.events e
 LEFT JOIN read.event_outcomes o ON o.event = e.id AND o.partition = e.partition AND o."offset" = e."offset"
 WHERE e.account = $1 AND e.id = $2;
 
+-- Of other records than the event's own: posts of its uniqueKey again, replays, dead letters sent again. Those that are
+-- no duplicates come first: they may have started something.
 -- name: repeats_of_event
-SELECT decided_at, partition, "offset", count(*) OVER () AS total
-FROM read.event_outcomes WHERE account = $1 AND event = $2 AND outcome = 'duplicate'
-ORDER BY decided_at, partition, "offset" LIMIT $3;
+SELECT decided_at, partition, "offset", outcome, reason, count(*) OVER () AS total
+FROM read.event_outcomes WHERE account = $1 AND event = $2 AND (partition, "offset") <> ($3, $4)
+ORDER BY outcome = 'duplicate', decided_at, partition, "offset" LIMIT $5;
 
 -- Of more children than are shown those come first that are not over: they are what the caller looks for.
 -- name: children_of_event
