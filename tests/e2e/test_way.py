@@ -102,6 +102,7 @@ async def test_a_trace_tells_the_whole_story_and_why_it_waits(millrace: Millrace
 
     told = await eventually(tried, timeout_s=20.0, every_s=0.05)
     (wait,) = told["waits"]
+    assert wait["kind"] == "timer"
     assert wait["text"].startswith("waiting for timer until ")
     assert "500" in wait["text"]
     assert wait["until"] is not None

@@ -51,7 +51,7 @@ async def test_an_event_without_an_outcome_waits_for_the_matcher(api: ApiWorld) 
     told = await traced(api, "events", event)
     assert [moment["kind"] for moment in told["moments"]] == ["event.received"]
     (wait,) = told["waits"]
-    assert wait["of"] == event
+    assert (wait["of"], wait["kind"]) == (event, "matcher")
     assert "the matcher has not decided it yet" in wait["text"]
     assert not told["is_over"]
 
@@ -119,7 +119,7 @@ async def test_a_child_that_is_only_named_says_so(api: ApiWorld) -> None:
     await decided(api, event)
     await matched(api, event, "run", run)
     (wait,) = (await traced(api, "events", event))["waits"]
-    assert wait["of"] == run
+    assert (wait["of"], wait["kind"]) == (run, "read_models")
     assert "the matcher named this run" in wait["text"]
 
 
@@ -149,20 +149,21 @@ async def test_another_accounts_child_is_not_told(api: ApiWorld) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "attempts", "retry_at", "says"),
+    ("status", "attempts", "retry_at", "kind", "says"),
     [
-        ("running", 2, None, "step a, attempt 2 was handed to the executor"),
-        ("retrying", 1, LATER, "waiting for timer until "),
-        ("retrying", 1, AT, "the next was due 2026-03-01T12:00:00.000Z"),
-        ("completed", 1, None, "step a, attempt 1 completed, and the orchestrator has not said"),
+        ("running", 2, None, "executor", "step a, attempt 2 was handed to the executor"),
+        ("retrying", 1, LATER, "timer", "waiting for timer until "),
+        ("retrying", 1, AT, "orchestrator", "the next was due 2026-03-01T12:00:00.000Z"),
+        ("completed", 1, None, "orchestrator", "step a, attempt 1 completed, and the orchestrator has not said"),
     ],
 )
 async def test_a_run_says_what_it_waits_for(
-    api: ApiWorld, status: str, attempts: int, retry_at: datetime | None, says: str
+    api: ApiWorld, status: str, attempts: int, retry_at: datetime | None, kind: str, says: str
 ) -> None:
     run = await api.projected("runs")
     await api.execute(STEP, bare(run), api.account, status, attempts, AT, retry_at)
     (wait,) = (await traced(api, "runs", run))["waits"]
+    assert wait["kind"] == kind
     assert says in wait["text"]
 
 
@@ -170,9 +171,14 @@ async def test_a_run_that_nothing_has_begun_says_so(api: ApiWorld) -> None:
     run = await api.projected("runs")
     (wait,) = (await traced(api, "runs", run))["waits"]
     assert "has not begun a step yet" in wait["text"]
+    assert wait["kind"] == "orchestrator"
     await api.execute("UPDATE read.runs SET status = 'queued' WHERE id = $1", bare(run))
     (wait,) = (await traced(api, "runs", run))["waits"]
     assert "the orchestrator has not taken it yet" in wait["text"]
+    assert wait["kind"] == "orchestrator"
+    await api.execute("UPDATE read.runs SET created_at = NULL WHERE id = $1", bare(run))
+    (wait,) = (await traced(api, "runs", run))["waits"]
+    assert wait["kind"] == "read_models"
 
 
 async def test_steps_of_a_run_are_told_in_order_and_counted_beyond_the_bound(api: ApiWorld) -> None:
@@ -200,18 +206,32 @@ async def test_a_queued_delivery_says_what_it_is_behind(api: ApiWorld) -> None:
         await api.execute("UPDATE read.deliveries SET endpoint = $2 WHERE id = $1", bare(id), endpoint)
     for id, says in ((first, "the first:"), (second, "behind 1 older one:"), (other, "the first:")):
         (wait,) = (await traced(api, "deliveries", id))["waits"]
+        assert wait["kind"] == "dispatcher"
         assert says in wait["text"]
+    await api.execute("UPDATE read.deliveries SET created_at = NULL WHERE id = $1", bare(other))
+    (wait,) = (await traced(api, "deliveries", other))["waits"]
+    assert wait["kind"] == "read_models"
 
 
-@pytest.mark.parametrize(("due", "says"), [(LATER, "waiting for timer until "), (AT, "attempt 3 is due")])
-async def test_a_delivery_that_is_tried_again_says_when(api: ApiWorld, due: datetime, says: str) -> None:
+@pytest.mark.parametrize(
+    ("code", "due", "kind", "says"),
+    [
+        ("http_500", LATER, "timer", "waiting for timer until "),
+        ("endpoint_paused", LATER, "endpoint_paused", "waiting for timer until "),
+        ("http_500", AT, "dispatcher", "attempt 3 is due"),
+    ],
+)
+async def test_a_delivery_that_is_tried_again_says_when(
+    api: ApiWorld, code: str, due: datetime, kind: str, says: str
+) -> None:
     id = await api.projected("deliveries")
     await api.execute(
-        """UPDATE read.deliveries SET status = 'retrying', attempts = 2, next_attempt_at = $2, error_code = 'http_500'
+        """UPDATE read.deliveries SET status = 'retrying', attempts = 2, next_attempt_at = $2, error_code = $3
            WHERE id = $1""",
-        bare(id), due,
+        bare(id), due, code,
     )  # fmt: skip
     (wait,) = (await traced(api, "deliveries", id))["waits"]
+    assert wait["kind"] == kind
     assert says in wait["text"]
 
 

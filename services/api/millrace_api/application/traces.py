@@ -1,9 +1,9 @@
 """The story of one event, run or delivery: what happened, in order, and for what is not over what it waits for.
 
 A story is made of the read models' rows alone, in one view of them, so it is complete up to where the projector stands.
-Whatever is unfinished has exactly one wait with its reason in words. Times are those of the services that did the
-work; what has the same time is told in the order of the way. Not here: bodies, inputs and outputs, which the things
-themselves show.
+Whatever is unfinished has exactly one wait with its reason, as a kind and in words. Times are those of the services
+that did the work; what has the same time is told in the order of the way. Not here: bodies, inputs and outputs, which
+the things themselves show.
 """
 
 from collections.abc import Iterator, Sequence
@@ -45,6 +45,9 @@ Kind = Literal[
     "delivery.attempted",
     "delivery.ended",
 ]
+WaitKind = Literal["matcher", "orchestrator", "executor", "dispatcher", "timer", "endpoint_paused", "read_models"]
+"""Who or what moves next. `read_models` = what shall happen is decided, and the rows that say it are not there yet."""
+
 _ORDER = {kind: n for n, kind in enumerate(Kind.__args__)}  # type: ignore[attr-defined]
 _LIVE_DELIVERY = frozenset({"queued", "retrying"})
 
@@ -64,6 +67,7 @@ class Wait:
     """Why `of` is not over. `until` is when it goes on by itself, if that is known."""
 
     of: str
+    kind: WaitKind
     since: datetime | None
     until: datetime | None
     text: str
@@ -196,13 +200,13 @@ def _repeat(row: Row, repeat: Row) -> Moment:
 def _event_waits(row: Row) -> Iterator[Wait]:
     if row["outcome"] is None:
         text = f"{_place(row)}, and the matcher has not decided it yet, or its decision is not in the read models yet"
-        yield Wait(ids.prefixed(ids.EVENT, row["id"]), row["received_at"], None, text)
+        yield Wait(ids.prefixed(ids.EVENT, row["id"]), "matcher", row["received_at"], None, text)
 
 
 def _not_known(row: Row, child: Row) -> Wait:
     prefix = ids.RUN if child["kind"] == "run" else ids.DELIVERY
     text = f"the matcher named this {child['kind']}, and its request is not in the read models yet"
-    return Wait(ids.prefixed(prefix, child["child"]), row["decided_at"], None, text)
+    return Wait(ids.prefixed(prefix, child["child"]), "read_models", row["decided_at"], None, text)
 
 
 # ── runs ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -257,23 +261,26 @@ def _step_moments(attempt: Row) -> Iterator[Moment]:
 def _run_wait(run: Row, step: Row | None) -> Wait:
     id = ids.prefixed(ids.RUN, run["id"])
     if run["created_at"] is None:
-        return Wait(id, run["started_at"], None, "what it does is in the read models, and its own request is not yet")
+        text = "what it does is in the read models, and its own request is not yet"
+        return Wait(id, "read_models", run["started_at"], None, text)
     if run["status"] == "queued":
-        return Wait(id, run["created_at"], None, "on `run-commands`: the orchestrator has not taken it yet")
+        text = "on `run-commands`: the orchestrator has not taken it yet"
+        return Wait(id, "orchestrator", run["created_at"], None, text)
     if step is None:
-        return Wait(id, run["started_at"], None, "the orchestrator began it and has not begun a step yet")
+        text = "the orchestrator began it and has not begun a step yet"
+        return Wait(id, "orchestrator", run["started_at"], None, text)
     name = f"step {step['node']}, attempt {step['attempts']}"
     if step["status"] == "running":
         text = f"{name} was handed to the executor: it is in its account's lane, at work, or its result is on its way"
-        return Wait(id, step["started_at"], None, text)
+        return Wait(id, "executor", step["started_at"], None, text)
     if step["is_ahead"]:
         text = f"waiting for timer until {_iso(step['retry_at'])}: {name} failed and is tried again then"
-        return Wait(id, step["started_at"], step["retry_at"], text)
+        return Wait(id, "timer", step["started_at"], step["retry_at"], text)
     if step["status"] == "retrying":
         text = f"{name} failed, and the next was due {_iso(step['retry_at'])}: the orchestrator has not begun it yet"
-        return Wait(id, step["retry_at"], None, text)
+        return Wait(id, "orchestrator", step["retry_at"], None, text)
     text = f"{name} {step['status']}, and the orchestrator has not said yet what comes next"
-    return Wait(id, step["ended_at"], None, text)
+    return Wait(id, "orchestrator", step["ended_at"], None, text)
 
 
 # ── deliveries ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -316,17 +323,18 @@ def _delivery_wait(row: Row, before: int) -> Wait:
     id, endpoint = ids.prefixed(ids.DELIVERY, row["id"]), ids.prefixed(ids.ENDPOINT, row["endpoint"])
     due = row["next_attempt_at"]
     if row["created_at"] is None:
-        return Wait(id, None, due, "its attempts are in the read models, and its own request is not yet")
+        text = "its attempts are in the read models, and its own request is not yet"
+        return Wait(id, "read_models", None, due, text)
     if row["status"] == "queued":
         least = "at least " if before == TRACE_QUEUED_LOOKED_AT_MAX else ""
         behind = f"behind {least}{_count(before, 'older one')}" if before else "the first"
         text = f"in the lane of {endpoint}, {behind}: the dispatcher has told of no attempt yet"
-        return Wait(id, row["created_at"], None, text)
+        return Wait(id, "dispatcher", row["created_at"], None, text)
     if row["is_ahead"]:
         text = f"waiting for timer until {_iso(due)}: attempt {row['attempts']} did not succeed{_error(row)}"
-        return Wait(id, None, due, text)
+        return Wait(id, "endpoint_paused" if row["error_code"] == "endpoint_paused" else "timer", None, due, text)
     text = f"attempt {row['attempts'] + 1} is due: in the lane of {endpoint}, at work, or its result is on its way"
-    return Wait(id, due, None, text)
+    return Wait(id, "dispatcher", due, None, text)
 
 
 # ── words ───────────────────────────────────────────────────────────────────────────────────────────────────────────
