@@ -233,8 +233,6 @@ async def test_many_that_wait_share_their_questions(behind: ApiWorld) -> None:
     path = "/v1/runs/exec_" + "0" * 32
     waiting = [asyncio.ensure_future(behind.ask("GET", path)) for _ in range(100)]
     await eventually(lambda: not any(task.done() for task in waiting))
-    loop = asyncio.get_running_loop()
-    began = loop.time()
     assert (await behind.ask("GET", "/v1/jobs?limit=1")).status == 200
-    assert loop.time() - began < 1.0
+    assert not all(task.done() for task in waiting)
     assert {(await task).status for task in waiting} == {404}
