@@ -22,6 +22,7 @@ from millrace_core.clock import Clock
 from millrace_core.errors import Reject, Retry, Stale
 from millrace_core.event import to_output
 from millrace_core.record import Output
+from millrace_kafka.restart import backoff_s, pause
 from millrace_store import queries
 from millrace_store.aggregates import Row
 from millrace_store.pool import AWAY, Connection, connect
@@ -64,18 +65,17 @@ class Replaying:
                 failures = 0
             except _AGAIN as error:
                 self._log.warning("replay.delayed", reason=str(error) or type(error).__name__)
-                pause = limits.RESTART_BACKOFF_S[min(failures, len(limits.RESTART_BACKOFF_S) - 1)]
+                await pause(stop, backoff_s(failures))
                 failures += 1
-                await _stopped_within(stop, pause)
 
     async def _live(self, stop: asyncio.Event) -> None:
         connection = await connect(self._dsn, name=self._name, idle_s=limits.RELAY_SESSION_S)
         try:
             while not stop.is_set() and not await connection.fetchval(_LOCK_SQL["take_lock"], _LOCK):
-                await _stopped_within(stop, limits.RELAY_LOCK_POLL_S)
+                await pause(stop, limits.RELAY_LOCK_POLL_S)
             while not stop.is_set():
                 is_busy = await self._turn(connection)
-                await _stopped_within(stop, limits.REPLAY_STEP_S if is_busy else limits.REPLAY_POLL_S)
+                await pause(stop, limits.REPLAY_STEP_S if is_busy else limits.REPLAY_POLL_S)
         finally:
             connection.terminate()  # a polite close would wait for a server that may be frozen
 
@@ -150,11 +150,3 @@ def taken(row: Row, selection: Selection, found: Sequence[Row], most: int) -> tu
             return found[:at], outputs
         outputs.append(to_output(event, surface=SURFACE))
     return found, outputs
-
-
-async def _stopped_within(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        pass
