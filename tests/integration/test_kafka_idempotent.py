@@ -198,6 +198,21 @@ async def test_the_changelog_is_restored_before_the_first_record_is_handled(topi
             assert made._handler.calls.index("restore 1") < made._handler.calls.index("handle 1")
 
 
+async def test_it_is_not_ready_before_all_its_partitions_are_restored(topics: Cluster) -> None:
+    during: list[str | None] = []
+
+    class Looking(Matching):
+        def restore(self, partition: int, entries: Iterable[tuple[bytes, bytes, int]]) -> None:
+            super().restore(partition, entries)
+            during.append(made.ready())
+
+    async with producing(topics) as producer, viewing(topics) as view:
+        made = processor(topics, view, producer, handler=Looking())
+        async with running(made):
+            await eventually(lambda: made.ready() is None, timeout_s=20)
+    assert during == ["restoring its partitions"] * 2
+
+
 @pytest.mark.parametrize(("bad", "reason"), [(b"bug", "a bug"), (b"poison", "poison"), (b"huge", "bytes")])
 async def test_a_record_that_cannot_be_handled_is_parked_alone(topics: Cluster, bad: bytes, reason: str) -> None:
     told = Recorder()

@@ -130,7 +130,8 @@ class IdempotentProcessor:
             return reason
         if self._stopped:
             return "; ".join(f"{self._topic} {number} stopped: {why}" for number, why in sorted(self._stopped.items()))
-        if self._changed.is_set():
+        handled = {number for number, partition in self._partitions.items() if partition.is_warm}
+        if self._is_between or self._changed.is_set() or self._owned - handled:
             return "restoring its partitions"
         return None
 
