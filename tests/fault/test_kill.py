@@ -49,6 +49,7 @@ TABLES = (
     "deliveries",
     "delivery_attempts",
     "dead_letters",
+    "account_book",
 )
 
 

@@ -3,39 +3,17 @@
 from collections.abc import Callable
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.structs import OffsetAndMetadata
 
 from millrace_cli.accounting import Span
 from millrace_cli.verify import Verified, verify
 from millrace_core.record import Output
 from millrace_kafka.admin import create_topics
 from millrace_kafka.client import Cluster
-from millrace_kafka.groups import GROUPS
-from millrace_kafka.reader import Reader
 from millrace_store.migrations import migrate
 from tests.support import story
+from tests.support.groups import everyone_has_read
 from tests.support.infra import execute
 from tests.support.projecting import projector, until_projected
-
-
-async def everyone_has_read(cluster: Cluster) -> None:
-    """Every group's position at the end of its topics: what is not there now is lost."""
-    async with Reader(cluster) as reader:
-        for group, topics in GROUPS.items():
-            ends = await reader.ends(await reader.partitions(topics))
-            consumer = AIOKafkaConsumer(
-                bootstrap_servers=cluster.bootstrap, group_id=cluster.group(group), enable_auto_commit=False
-            )
-            await consumer.start()
-            try:
-                parts = [TopicPartition(cluster.topic(topic), number) for topic, number in ends]
-                consumer.assign(parts)
-                await consumer.commit(
-                    {part: OffsetAndMetadata(end, "") for part, end in zip(parts, ends.values(), strict=True)}
-                )
-            finally:
-                await consumer.stop()
 
 
 async def verified(cluster: Cluster, database: str, records: list[Output]) -> Verified:

@@ -133,13 +133,15 @@ PROJECTOR_POSITION_AGE_SECONDS = _gauge(
 )
 UNACCOUNTED = _gauge(
     "millrace_unaccounted",
-    "Events of two days without an outcome and children that were never asked for; NaN before the first count.",
+    "Records without an outcome, children never asked for, and runs at no step; NaN before the first count.",
 )
 UNACCOUNTED_AGE_SECONDS = _gauge(
     "millrace_unaccounted_age_seconds", "Time since this projector last counted; infinite if it never did."
 )
 UNDECIDED_EVENTS = _gauge(
-    "millrace_undecided_events", "Events over a minute old without an outcome, by partition of `events`.", "partition"
+    "millrace_undecided_events",
+    "Records the matcher has passed that have no outcome, by partition of `events`.",
+    "partition",
 )
 OLDEST_UNFINISHED_AGE_SECONDS = _gauge(
     "millrace_oldest_unfinished_age_seconds",

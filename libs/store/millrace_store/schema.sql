@@ -174,6 +174,17 @@ CREATE TABLE control.webhook_endpoints (
 
 COMMENT ON COLUMN control.webhook_endpoints.old_secret_until IS 'until then deliveries are signed with both secrets';
 
+CREATE TABLE read.account_book (
+    partition integer NOT NULL,
+    bucket bigint NOT NULL,
+    decided bit(4096)
+)
+WITH (fillfactor='50');
+
+COMMENT ON COLUMN read.account_book.bucket IS 'offsets from bucket * 4096 on';
+
+COMMENT ON COLUMN read.account_book.decided IS 'the first bit is the lowest offset; null = all of them';
+
 CREATE TABLE read.dead_letters (
     topic text NOT NULL,
     partition integer NOT NULL,
@@ -508,6 +519,9 @@ ALTER TABLE ONLY control.subscriptions
 
 ALTER TABLE ONLY control.webhook_endpoints
     ADD CONSTRAINT webhook_endpoints_pkey PRIMARY KEY (account, id);
+
+ALTER TABLE ONLY read.account_book
+    ADD CONSTRAINT account_book_pkey PRIMARY KEY (partition, bucket);
 
 ALTER TABLE ONLY read.dead_letters
     ADD CONSTRAINT dead_letters_pkey PRIMARY KEY (topic, partition, "offset");

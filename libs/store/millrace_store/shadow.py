@@ -72,6 +72,8 @@ async def keep_older(connection: Connection, before: Mapping[str, datetime]) -> 
             bound,
         )
         kept[table] = int(status.rpartition(" ")[2])
+    if "event_outcomes" in before:
+        await connection.execute(_SQL["keep_account_book"])  # facts may be gone before the records they speak of
     return kept
 
 

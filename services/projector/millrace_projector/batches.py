@@ -20,7 +20,7 @@ from millrace_projector.handlers import HANDLERS
 from millrace_projector.ports import Letters, Told
 from millrace_projector.rows import Rows
 from millrace_store.pool import Connection
-from millrace_store.projection import AlreadyThere, Move, Place, Projection, Refused, Write, day_of
+from millrace_store.projection import PARTITIONED, AlreadyThere, Move, Place, Projection, Refused, Write, day_of
 
 # After a row that was expected to be new was there already, its table is written the careful way for so many batches:
 # where one repeat is, others follow.
@@ -144,7 +144,7 @@ def _writes(rows: Rows) -> list[Write]:
 
 
 def _days(writes: Sequence[Write]) -> set[int]:
-    ids = {row[0][:12] for write in writes if write.table != "dead_letters" for row in (*write.fresh, *write.merged)}
+    ids = {row[0][:12] for write in writes if write.table in PARTITIONED for row in (*write.fresh, *write.merged)}
     return {day_of(id) for id in ids}
 
 

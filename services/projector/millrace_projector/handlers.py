@@ -114,6 +114,8 @@ def event_decided(record: Received, rows: Rows) -> None:
         subscription, endpoint = known_uuid_hex(child.subscription), known_uuid_hex(child.endpoint)
         children.append((event, "delivery", uuid_hex(child.id), account, subscription, endpoint))
     rows.event_outcomes.setdefault((event, *place), outcome)
+    if place != NO_PLACE:
+        rows.decided(*place)
     for row in children:
         rows.event_matches.setdefault(row[:3], row)
 
@@ -268,6 +270,8 @@ def letter_died(record: Received, rows: Rows) -> None:
     own = (dead_letters.TOPIC, dead_letters.PARTITION, dead_letters.OFFSET, dead_letters.REASON)
     topic, partition, offset, reason = (_text(header(record, name)) for name in own)
     others = [[clean(name), _text(value)] for name, value in record.headers if name not in own]
+    source = None if topic is None else short_topic(topic)
+    source_partition, source_offset = _number(partition, 2**31 - 1), _number(offset, 2**63 - 1)
     rows.dead_letters.append(
         (
             short_topic(record.topic),
@@ -276,14 +280,16 @@ def letter_died(record: Received, rows: Rows) -> None:
             _text(header(record, ACCOUNT)) or "",
             moment(record.timestamp),
             reason or "no reason was given",
-            None if topic is None else short_topic(topic),
-            _number(partition, 2**31 - 1),
-            _number(offset, 2**63 - 1),
+            source,
+            source_partition,
+            source_offset,
             record.key,
             record.value,
             json.dumps(others),
         )
     )
+    if source == "events" and source_partition is not None and source_offset is not None:
+        rows.decided(source_partition, source_offset)
 
 
 def _source_place(record: Received) -> tuple[int, int]:

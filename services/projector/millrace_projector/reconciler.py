@@ -1,10 +1,11 @@
-"""What the read models themselves show to be missing (`millrace_unaccounted`) and to be late, counted now and then.
+"""Compares the log with the read models all the time: what is missing (`millrace_unaccounted`), and what is late.
 
-Events of today and yesterday without an outcome, and children that facts name without a row of their own, both for at
-least a minute; of the same days the oldest that waits at each stage. One projector counts, whichever holds the lock,
-while nothing is left to project; counting never takes more than a twentieth of the time. How long ago it last did is a
-gauge too, and before the first count there is no number: 0 is only said when it was found. The proof over everything,
-live places included, is `millrace verify`.
+Missing are records of `events` that the matcher has passed and of which the account book holds no outcome, whatever
+their age; and of today and yesterday, children that facts name without a row of their own after a minute, and runs that
+are neither over nor at any step. Late is the oldest that waits at each stage. One projector counts, whichever holds the
+lock: it asks how far the matcher is, and once the read models have passed all that was told of that, it counts. That
+never takes more than a twentieth of the time. How long ago it last did is a gauge too, and before the first count there
+is no number: 0 is only said when it was found. The proof over everything, live places included, is `millrace verify`.
 """
 
 import asyncio
@@ -14,9 +15,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from structlog.typing import FilteringBoundLogger
+
 from millrace_core.clock import Clock
 from millrace_core.errors import Retry
 from millrace_core.ids import DAY_MS
+from millrace_kafka.admin import Admin
+from millrace_kafka.client import Cluster
+from millrace_kafka.reader import Reader
 from millrace_kafka.restart import pause
 from millrace_store import queries
 from millrace_store.pool import AWAY, Connection
@@ -26,37 +32,67 @@ SHARE_MAX = 0.05
 KNOWN_FOR = timedelta(minutes=1)
 _LOCK = 0x756E616363740001  # "unacct": any fixed number of its own
 _SQL = queries.load("unaccounted")
+_TOLD_IN = ("event-facts", "dead-letters", "run-commands", "deliveries")
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What the matcher has answered for: on each partition of `events` all records from its start up to `until`. Their
+    outcomes and children lie below `told_until`, since a matcher commits after its outputs and facts are acked."""
+
+    starts: Mapping[int, int]
+    until: Mapping[int, int]
+    told_until: Mapping[tuple[str, int], int]
+
+
+async def settled(cluster: Cluster) -> Settled:
+    """Ask the broker. Raises Retry when it is away."""
+    async with Admin(cluster) as admin, Reader(cluster) as reader:
+        committed = await admin.committed("matcher", ["events"])
+        told_in = await reader.partitions(_TOLD_IN)
+        return Settled(
+            starts={number: at for (_, number), at in (await reader.starts(committed)).items()},
+            until={number: at.offset for (_, number), at in committed.items()},
+            told_until=await reader.ends(told_in),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """One count. `undecided` are the events without an outcome by partition; `oldest_age_s` is by stage, 0 = none."""
+    """One count. `undecided` are the records of `events` without an outcome by partition, `stuck` the runs that are
+    neither over nor at any step; `oldest_age_s` is by stage, 0 = none."""
 
     undecided: Mapping[int, int]
     never_asked: int
+    stuck: int
     oldest_age_s: Mapping[str, float]
 
     @property
     def unaccounted(self) -> int:
-        return sum(self.undecided.values()) + self.never_asked
+        return sum(self.undecided.values()) + self.never_asked + self.stuck
 
 
 class Reconciler:
-    """Counts until told to stop. `is_behind` says whether the projector has something left to project."""
+    """Counts until told to stop."""
 
     def __init__(
         self,
         *,
         connect: Callable[[], Awaitable[Connection]],
-        is_behind: Callable[[], bool],
+        settled: Callable[[], Awaitable[Settled]],
         found: Callable[[Balance], None],
         clock: Clock,
+        log: FilteringBoundLogger,
         every_s: float = EVERY_S,
     ) -> None:
         self._connect = connect
-        self._is_behind = is_behind
+        self._settled = settled
+        self._asked: Settled | None = None
+        self._clear_until: dict[int, int] = {}
+        self._stuck: frozenset[str] = frozenset()
         self._found = found
         self._clock = clock
+        self._log = log
         self._every_s = every_s
         self._counted_at: float | None = None
 
@@ -75,29 +111,62 @@ class Reconciler:
         connection = await self._connect()
         try:
             while not stop.is_set():
-                pause_s = self._every_s
-                if not self._is_behind() and await connection.fetchval(_SQL["take_lock"], _LOCK):
-                    pause_s = max(pause_s, await self._count(connection) / SHARE_MAX)
-                await pause(stop, pause_s)
+                took_s = 0.0
+                if await connection.fetchval(_SQL["take_lock"], _LOCK):
+                    took_s = await self._turn(connection)
+                await pause(stop, max(self._every_s, took_s / SHARE_MAX))
         finally:
             connection.terminate()
 
-    async def _count(self, connection: Connection) -> float:
+    async def _turn(self, connection: Connection) -> float:
+        """Count what the last turn asked about, if the read models have passed it by now; then ask again. Answers how
+        long counting took."""
+        asked, took_s = self._asked, 0.0
+        if asked is not None and not await self._ahead(connection, asked):
+            took_s = await self._count(connection, asked)
+            asked = None
+        if asked is None:
+            self._asked = await self._settled()
+        return took_s
+
+    async def _ahead(self, connection: Connection, asked: Settled) -> int:
+        """How many partitions the read models have not read as far as that."""
+        topics = [topic for topic, _ in asked.told_until]
+        numbers = [number for _, number in asked.told_until]
+        ahead: int = await connection.fetchval(_SQL["not_passed"], topics, numbers, list(asked.told_until.values()))
+        return ahead
+
+    async def _count(self, connection: Connection, asked: Settled) -> float:
         began, now_ms = self._clock.monotonic(), self._clock.now_ms()
         now = datetime.fromtimestamp(now_ms / 1000, UTC)
         since = f"{now_ms - now_ms % DAY_MS - DAY_MS << 80:032x}"
-        undecided = await connection.fetch(_SQL["undecided"], since, now - KNOWN_FOR)
+        undecided = await self._undecided(connection, asked)
         never_asked = await connection.fetchval(_SQL["never_asked"], since, now - KNOWN_FOR)
+        stuck = frozenset(str(row["id"]) for row in await connection.fetch(_SQL["stuck"], since, now - KNOWN_FOR))
         oldest = await connection.fetch(_SQL["oldest"], since, now)
+        # A run may be seen between two batches of its facts, but not twice.
+        still, self._stuck = stuck & self._stuck, stuck
         self._found(
-            Balance(
-                {row["partition"]: row["undecided"] for row in undecided},
-                never_asked,
-                {row["stage"]: _age_s(row["since"], now) for row in oldest},
-            )
+            Balance(undecided, never_asked, len(still), {row["stage"]: _age_s(row["since"], now) for row in oldest})
         )
         self._counted_at = self._clock.monotonic()
         return self._counted_at - began
+
+    async def _undecided(self, connection: Connection, asked: Settled) -> dict[int, int]:
+        """What was found whole before is not counted again: an outcome is never taken back."""
+        starts = {number: max(at, self._clear_until.get(number, 0)) for number, at in asked.starts.items()}
+        await connection.execute(_SQL["forget_settled"], list(asked.starts), list(asked.starts.values()))
+        rows = await connection.fetch(
+            _SQL["undecided"], list(starts), list(starts.values()), [asked.until[number] for number in starts]
+        )
+        for row in rows:
+            if row["undecided"]:
+                self._log.error(
+                    "events.undecided", partition=row["partition"], count=row["undecided"], first=row["first"]
+                )
+            else:
+                self._clear_until[row["partition"]] = asked.until[row["partition"]]
+        return {row["partition"]: row["undecided"] for row in rows}
 
 
 def _age_s(since: datetime | None, now: datetime) -> float:

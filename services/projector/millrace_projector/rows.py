@@ -18,6 +18,7 @@ from millrace_projector.tables import Row, Table
 RUN_STRENGTH: Final = {"queued": 0, "stale": 1, "running": 2, "dead_lettered": 3}
 DELIVERY_STRENGTH: Final = {"queued": 0, "stale": 1, "retrying": 2, "dead_lettered": 3}
 ENDED: Final = 4
+BUCKET_OFFSETS: Final = 4096
 
 
 class RunRow:
@@ -285,6 +286,7 @@ class Rows:
         self.deliveries: dict[str, DeliveryRow] = {}
         self.delivery_attempts: dict[Row, Row] = {}
         self.dead_letters: list[Row] = []
+        self.account_book: dict[tuple[int, int], bytearray] = {}
 
     def run(self, id: str, account: str) -> RunRow:
         row = self.runs.get(id)
@@ -310,6 +312,14 @@ class Rows:
             row = self.deliveries[id] = DeliveryRow(id, account, endpoint, event)
         return row
 
+    def decided(self, partition: int, offset: int) -> None:
+        """The record of `events` at this place has an outcome."""
+        bucket, at = divmod(offset, BUCKET_OFFSETS)
+        bits = self.account_book.get((partition, bucket))
+        if bits is None:
+            bits = self.account_book[partition, bucket] = bytearray(BUCKET_OFFSETS // 8)
+        bits[at >> 3] |= 0x80 >> (at & 7)
+
     def written(self) -> list[tuple[Table, list[Row], list[Row]]]:
         """For each table that gets any: its fresh rows and those to be merged, both sorted by key."""
         found: list[tuple[Table, list[Row], list[Row]]] = []
@@ -330,6 +340,9 @@ class Rows:
             fresh = [row.row() for row in merged.values() if row.is_fresh]
             other = [row.row() for row in merged.values() if not row.is_fresh]
             found.append((table, _sorted(table, fresh), _sorted(table, other)))
+        # Last: projectors share these rows, and each waits for the other's commit.
+        book = [(*place, bytes(bits)) for place, bits in self.account_book.items()]
+        found.append((tables.ACCOUNT_BOOK, [], _sorted(tables.ACCOUNT_BOOK, book)))
         return [(table, fresh, merged) for table, fresh, merged in found if fresh or merged]
 
 

@@ -160,6 +160,8 @@ DEAD_LETTERS = Table(
     key=3,
 )
 
+ACCOUNT_BOOK = Table("account_book", ("partition", "bucket", "decided"), key=2)
+
 TABLES = (
     EVENTS,
     EVENT_OUTCOMES,
@@ -170,4 +172,5 @@ TABLES = (
     DELIVERIES,
     DELIVERY_ATTEMPTS,
     DEAD_LETTERS,
+    ACCOUNT_BOOK,
 )

@@ -11,7 +11,7 @@ from millrace_kafka.producer import PlainProducer
 from millrace_projector.batches import Batches
 from millrace_projector.handlers import TOPICS
 from millrace_projector.processor import Projector
-from millrace_projector.reconciler import Balance, Reconciler
+from millrace_projector.reconciler import Balance, Reconciler, settled
 from millrace_projector.settings import ProjectorSettings
 from millrace_runtime import metric_defs
 from millrace_runtime.metrics import Metrics
@@ -82,9 +82,10 @@ async def wire(settings: ProjectorSettings, context: Context) -> Mapping[str, Wo
     )
     reconciler = Reconciler(
         connect=partial(connect, settings.postgres.get_secret_value(), name="millrace projector, counting"),
-        is_behind=lambda: projector.is_behind,
+        settled=partial(settled, cluster),
         found=Balances(context.metrics).found,
         clock=context.clock,
+        log=context.log,
     )
     context.metrics.watch(metric_defs.UNACCOUNTED_AGE_SECONDS, reconciler.age_s)
     context.health.add("projector", projector.ready)

@@ -134,6 +134,13 @@ SELECT * FROM unnest(
     $8::integer[], $9::text[], $10::text[], $11::text[], $12::timestamptz[])
 ON CONFLICT (delivery, n) DO NOTHING;
 
+-- name: merge_account_book
+INSERT INTO read.account_book AS b
+SELECT n.partition, n.bucket, NULLIF(n.decided, repeat('1', 4096)::bit(4096))
+FROM unnest($1::integer[], $2::bigint[], $3::bit(4096)[]) AS n (partition, bucket, decided)
+ON CONFLICT (partition, bucket) DO UPDATE SET
+    decided = NULLIF(b.decided | EXCLUDED.decided, repeat('1', 4096)::bit(4096));
+
 -- name: merge_dead_letters
 INSERT INTO read.dead_letters
 SELECT * FROM unnest(

@@ -14,6 +14,9 @@ ORDER BY c.relispartition DESC, c.relname;
 -- name: first_column
 SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = $1::text::regclass AND attnum = 1;
 
+-- name: keep_account_book
+INSERT INTO read_rebuild.account_book SELECT * FROM read.account_book;
+
 -- Makes them worthless to whoever waits for them; the transaction ends in the swap, or is rolled back.
 -- name: take_live_positions
 UPDATE read.positions SET next_offset = -1 - next_offset RETURNING topic, partition, -1 - next_offset AS next_offset;

@@ -1,20 +1,31 @@
 -- name: take_lock
 SELECT pg_try_advisory_lock($1);
 
--- What the read models know to be missing: records without an outcome, by partition of `events`, and children that a
--- fact names and nobody has asked for. $1 = ids from then on (whole day partitions), $2 = known before that moment; of
--- an event that is replayed its latest outcome tells since when. The shortest way to a wrong answer is a projector that
--- is behind: ask only when it is not.
--- name: undecided
-SELECT p.partition, count(e.id) AS undecided
-FROM read.positions AS p
-LEFT JOIN read.events AS e
-    ON e.partition = p.partition AND e.id >= $1::uuid AND e.received_at < $2
-    AND NOT EXISTS (SELECT FROM read.event_outcomes AS o
-                    WHERE o.event = e.id AND o.partition = e.partition AND o."offset" = e."offset")
-WHERE p.topic = 'events'
-GROUP BY p.partition;
+-- How many of these positions the read models have not passed yet.
+-- name: not_passed
+SELECT count(*)
+FROM unnest($1::text[], $2::integer[], $3::bigint[]) AS e (topic, partition, next_offset)
+LEFT JOIN read.positions AS p USING (topic, partition)
+WHERE COALESCE(p.next_offset, 0) < e.next_offset;
 
+-- By partition of `events`, from the account book: the records from $2 up to $3 without an outcome, how many and which
+-- first. Ask when the read models have passed what decided them.
+-- name: undecided
+SELECT s.partition, count(i) AS undecided, (array_agg(k * 4096 + i ORDER BY k, i))[:5] AS first
+FROM unnest($1::integer[], $2::bigint[], $3::bigint[]) AS s (partition, start, until)
+LEFT JOIN LATERAL generate_series(s.start / 4096, (s.until - 1) / 4096) AS k ON true
+LEFT JOIN read.account_book AS b ON (b.partition, b.bucket) = (s.partition, k)
+LEFT JOIN LATERAL generate_series(greatest(s.start - k * 4096, 0), least(s.until - k * 4096, 4096) - 1) AS i
+    ON b.bucket IS NULL OR get_bit(b.decided, i::integer) = 0
+GROUP BY s.partition;
+
+-- name: forget_settled
+DELETE FROM read.account_book AS b
+USING unnest($1::integer[], $2::bigint[]) AS s (partition, start)
+WHERE b.partition = s.partition AND (b.bucket + 1) * 4096 <= s.start;
+
+-- Children that a fact names and nobody has asked for. $1 = ids from then on (whole day partitions), $2 = known before
+-- that moment; of an event that is replayed its latest outcome tells since when.
 -- name: never_asked
 SELECT
     (SELECT count(*)
@@ -29,6 +40,14 @@ SELECT
         AND NOT EXISTS (SELECT FROM read.runs AS r WHERE r.id = m.child AND r.created_at IS NOT NULL)
         AND (SELECT max(o.decided_at) FROM read.event_outcomes AS o WHERE o.event = m.event) < $2)
     AS never_asked;
+
+-- Runs that are neither over nor at any step, which no run ever is: their terminal fact, or a step's, was lost.
+-- name: stuck
+SELECT r.id
+FROM read.runs AS r
+WHERE r.id >= $1::uuid AND r.status = 'running' AND r.started_at < $2
+    AND NOT EXISTS (SELECT FROM read.steps AS s WHERE s.run = r.id AND s.status IN ('running', 'retrying'))
+LIMIT 1000;
 
 -- Since when the oldest that is not over waits at each stage, of those that wait for the stage itself: what a timer
 -- holds back is none of these before it is due. $1 as above, $2 = now.
