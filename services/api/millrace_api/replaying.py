@@ -1,8 +1,9 @@
 """The worker behind replays: reads the next events from the read models, writes them to `events`, moves the cursor.
 
-One works at a time, whichever holds the lock. A step's records are acked before the cursor moves, by compare and set:
-a crash in between, or a worker that was frozen and woke, writes a step again, and the matcher tells that by the
-replay's id and the event's. It does so for a day, so a replay that lay still for longer fails instead of going on.
+One works at a time, whichever holds the lock (`leading`). A step's records are acked before the cursor moves, by
+compare and set: a crash in between, or a worker that was frozen and woke, writes a step again, and the matcher tells
+that by the replay's id and the event's. It does so for a day, so a replay that lay still for longer fails instead of
+going on.
 A replay begins when the read models hold all that was on the log when it was asked for: none of the past is missed.
 Not here: which events (`application.replays`), what becomes of them (the matcher).
 """
@@ -10,6 +11,7 @@ Not here: which events (`application.replays`), what becomes of them (the matche
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from structlog.typing import FilteringBoundLogger
 
@@ -19,20 +21,19 @@ from millrace_api.application.replays import Selection
 from millrace_api.application.runs import Log
 from millrace_core import ids, limits
 from millrace_core.clock import Clock
-from millrace_core.errors import Reject, Retry, Stale
+from millrace_core.errors import Reject, Stale
 from millrace_core.event import to_output
 from millrace_core.record import Output
-from millrace_kafka.restart import backoff_s, pause
+from millrace_kafka.restart import pause
 from millrace_store import queries
 from millrace_store.aggregates import Row
-from millrace_store.pool import AWAY, Connection, connect
+from millrace_store.leading import Leader
+from millrace_store.pool import Connection, connect
 
 _SQL = queries.load("api/replays")
-_LOCK_SQL = queries.load("relay")
 _LOCK = 0x6D696C6C72706C79  # "millrply": any fixed number, other than the relay's and the migrations'
 SURFACE = "replay"
 _TURN_REPLAYS_MAX = 100
-_AGAIN: tuple[type[Exception], ...] = (Retry, Stale, Problem, *AWAY)
 
 
 class Replaying:
@@ -49,35 +50,27 @@ class Replaying:
         name: str = "millrace replays",
     ) -> None:
         """`caught_up` tells, after a while, whether the read models hold all that was on the log when it was asked."""
-        self._dsn = dsn
+        self._leader = Leader(
+            partial(connect, dsn, name=name, idle_s=limits.RELAY_SESSION_S),
+            lock=_LOCK,
+            work=self._replay,
+            again=(Stale, Problem),
+            delayed=lambda reason: log.warning("replay.delayed", reason=reason),
+        )
         self._events = events
         self._caught_up = caught_up
         self._clock = clock
         self._log = log
-        self._name = name
 
     async def run(self, stop: asyncio.Event) -> None:
-        """The worker: live, and after any failure live again, until `stop`."""
-        failures = 0
-        while not stop.is_set():
-            try:
-                await self._live(stop)
-                failures = 0
-            except _AGAIN as error:
-                self._log.warning("replay.delayed", reason=str(error) or type(error).__name__)
-                await pause(stop, backoff_s(failures))
-                failures += 1
+        """The worker."""
+        await self._leader.run(stop)
 
-    async def _live(self, stop: asyncio.Event) -> None:
-        connection = await connect(self._dsn, name=self._name, idle_s=limits.RELAY_SESSION_S)
-        try:
-            while not stop.is_set() and not await connection.fetchval(_LOCK_SQL["take_lock"], _LOCK):
-                await pause(stop, limits.RELAY_LOCK_POLL_S)
-            while not stop.is_set():
-                is_busy = await self._turn(connection)
-                await pause(stop, limits.REPLAY_STEP_S if is_busy else limits.REPLAY_POLL_S)
-        finally:
-            connection.terminate()  # a polite close would wait for a server that may be frozen
+    async def _replay(self, connection: Connection, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            is_busy = await self._turn(connection)
+            self._leader.moved()
+            await pause(stop, limits.REPLAY_STEP_S if is_busy else limits.REPLAY_POLL_S)
 
     async def _turn(self, connection: Connection) -> bool:
         """One step of each replay under way; False when there is none."""

@@ -9,7 +9,6 @@ is no number: 0 is only said when it was found. The proof over everything, live 
 """
 
 import asyncio
-import contextlib
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -18,14 +17,14 @@ from datetime import UTC, datetime, timedelta
 from structlog.typing import FilteringBoundLogger
 
 from millrace_core.clock import Clock
-from millrace_core.errors import Retry
 from millrace_core.ids import DAY_MS
 from millrace_kafka.admin import Admin
 from millrace_kafka.client import Cluster
 from millrace_kafka.reader import Reader
 from millrace_kafka.restart import pause
 from millrace_store import queries
-from millrace_store.pool import AWAY, Connection
+from millrace_store.leading import Leader
+from millrace_store.pool import Connection
 
 EVERY_S = 10.0
 SHARE_MAX = 0.05
@@ -85,7 +84,7 @@ class Reconciler:
         log: FilteringBoundLogger,
         every_s: float = EVERY_S,
     ) -> None:
-        self._connect = connect
+        self._leader = Leader(connect, lock=_LOCK, work=self._count_on)
         self._settled = settled
         self._asked: Settled | None = None
         self._clear_until: dict[int, int] = {}
@@ -102,21 +101,13 @@ class Reconciler:
 
     async def run(self, stop: asyncio.Event) -> None:
         """The worker. Postgres away only means that nothing is counted meanwhile."""
-        while not stop.is_set():
-            with contextlib.suppress(Retry, *AWAY):
-                await self._count_on(stop)
-            await pause(stop, self._every_s)
+        await self._leader.run(stop)
 
-    async def _count_on(self, stop: asyncio.Event) -> None:
-        connection = await self._connect()
-        try:
-            while not stop.is_set():
-                took_s = 0.0
-                if await connection.fetchval(_SQL["take_lock"], _LOCK):
-                    took_s = await self._turn(connection)
-                await pause(stop, max(self._every_s, took_s / SHARE_MAX))
-        finally:
-            connection.terminate()
+    async def _count_on(self, connection: Connection, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            took_s = await self._turn(connection)
+            self._leader.moved()
+            await pause(stop, max(self._every_s, took_s / SHARE_MAX))
 
     async def _turn(self, connection: Connection) -> float:
         """Count what the last turn asked about, if the read models have passed it by now; then ask again. Answers how

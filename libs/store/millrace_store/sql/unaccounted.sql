@@ -1,6 +1,3 @@
--- name: take_lock
-SELECT pg_try_advisory_lock($1);
-
 -- How many of these positions the read models have not passed yet.
 -- name: not_passed
 SELECT count(*)
