@@ -1,26 +1,31 @@
-"""`make bench`: ours beside the bare limit, in one run, as `.millrace/bench.json`. `make bench-quick`: a few minutes.
+"""`make bench`: ours beside the bare limit, in one run, as `.millrace/bench.json` and, with its curves, `bench.html`.
+`make bench-quick`: a few minutes.
 
 Nothing here asserts a speed: a bar that does not hold is written down as such.
 """
 
 import argparse
+import os
 import shutil
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import uvloop
 
-from tests.bench import growth, ingest, matching, webhooks
-from tests.bench.report import Figure, table, write
+from tests.bench import growth, ingest, matching, report, webhooks
+from tests.bench.plots import Plot
+from tests.bench.plots import write as draw
+from tests.bench.report import Figure
 from tests.bench.stack import Stack, stack
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".millrace" / "bench"
 RESULT = ROOT / ".millrace" / "bench.json"
+Measure = Callable[[Stack], Awaitable[Sequence[Figure | Plot]]]
 
 
-def plan(quick: bool) -> dict[str, Callable[[Stack], Awaitable[list[Figure]]]]:
+def plan(quick: bool) -> dict[str, Measure]:
     """The measurements by name, at full or short length."""
     rounds = 1 if quick else 3
     seconds = 4.0 if quick else 8.0
@@ -38,6 +43,7 @@ def plan(quick: bool) -> dict[str, Callable[[Stack], Awaitable[list[Figure]]]]:
             latency_s=15 if quick else 60,
             probe_s=6 if quick else 15,
             hold_s=20 if quick else 60,
+            long_s=30 if quick else 600,
             rest_s=5 if quick else 60,
         ),
     }
@@ -46,14 +52,20 @@ def plan(quick: bool) -> dict[str, Callable[[Stack], Awaitable[list[Figure]]]]:
 async def main(quick: bool, only: list[str]) -> int:
     shutil.rmtree(FOLDER, ignore_errors=True)
     figures: list[Figure] = []
+    plots: list[Plot] = []
     async with stack(FOLDER) as running:
         for name, measure in plan(quick).items():
             if only and name not in only:
                 continue
             print(f"… {name}", file=sys.stderr, flush=True)
-            figures += await measure(running)
-            write(figures, RESULT)
-    print(table(figures))
+            found = await measure(running)
+            figures += [each for each in found if isinstance(each, Figure)]
+            plots += [each for each in found if isinstance(each, Plot)]
+            report.write(figures, RESULT)
+            machine = f"{os.cpu_count()} processors, everything on them (client and sink too)"
+            draw(figures, plots, RESULT.with_suffix(".html"), machine=machine)
+    print(report.table(figures))
+    print(f"{RESULT} and {RESULT.with_suffix('.html').name}", file=sys.stderr)
     return 0
 
 

@@ -27,6 +27,7 @@ from millrace_kafka.control_log import ControlWriter
 from millrace_kafka.producer import PlainProducer
 from tests.bench import cpu
 from tests.bench.load import event_body
+from tests.bench.plots import Plot
 from tests.bench.report import Figure, figure
 from tests.bench.stack import Stack
 from tests.bench.subscriptions import subscriptions
@@ -39,7 +40,7 @@ SIZES = (10, 1_000, 100_000, 1_000_000)
 WRITE_RECORDS = 1_000
 
 
-async def matching(*, largest: int) -> list[Figure]:
+async def matching(*, largest: int) -> list[Figure | Plot]:
     """What one event costs against ever more subscriptions, and what each of them takes."""
     found = {}
     for size in (size for size in SIZES if size <= largest):
@@ -53,7 +54,9 @@ async def matching(*, largest: int) -> list[Figure]:
         figure(f"match one event, {size:,} subscriptions", "µs", one["us"], bar=50, better="less")
         for size, one in found.items()
     ]
+    cost = {"one event, five matches": [(size, one["us"]) for size, one in found.items()]}
     return [
+        Plot("Matching cost by subscriptions of the account", "subscriptions", "µs", cost, log_x=True),
         *figures,
         figure(
             f"match at {most:,} / at {least}",
@@ -118,26 +121,29 @@ async def restart(stack: Stack, *, keys: int, runs: int) -> list[Figure]:
     ]
 
 
-async def backlog(stack: Stack, *, count: int) -> list[Figure]:
-    """So many events wait: matched and projected, how fast, and in how much memory at half way and at the end."""
+async def backlog(stack: Stack, *, count: int) -> list[Figure | Plot]:
+    """So many events wait: matched and projected, how fast, and in how much memory on the way."""
     async with _world(stack) as (platform, rows):
         await furnish(platform, url="http://127.0.0.1:9/", subscriptions=1_000)
         await _post(platform, count)
         began = time.perf_counter()
-        pids = [platform.start(name).process.pid for name in ("matcher", "projector")]
-        sizes = []
-        for part in (count // 2, count):
-            await _until(rows, "select count(*) from read.event_outcomes", part)
-            sizes.append(max(map(cpu.pss_bytes, pids)) / 1e6)
+        pids = {name: platform.start(name).process.pid for name in ("matcher", "projector")}
+        sizes: dict[str, list[tuple[float, float]]] = {name: [] for name in pids}
+        for tenth in range(1, 11):
+            await _until(rows, "select count(*) from read.event_outcomes", count * tenth // 10)
+            for name, pid in pids.items():
+                sizes[name].append((count * tenth / 10, cpu.pss_bytes(pid) / 1e6))
         took = time.perf_counter() - began
+    half, end = (max(curve[at][1] for curve in sizes.values()) for at in (4, 9))
     name = f"backlog of {count:,} events"
     return [
+        Plot("Memory on the way through a backlog", "events projected", "MB PSS", sizes),
         figure(f"{name}, matched and projected", "events/s", count / took),
         figure(
             f"{name}: memory at its end / half way",
             "MB PSS",
-            sizes[1],
-            limit=sizes[0],
+            end,
+            limit=half,
             bar=1.2,
             against="ratio",
             better="less",

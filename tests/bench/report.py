@@ -52,7 +52,7 @@ def table(figures: Sequence[Figure]) -> str:
     """The same for a human."""
     head = f"{'name':<44}{'unit':<16}{'ours':>10}{'limit':>10}{'ratio':>8}{'bar':>8}  holds"
     rows = [
-        f"{f.name:<44}{f.unit:<16}{_shown(f.ours):>10}{_shown(f.limit):>10}{_shown(f.ratio):>8}{_shown(f.bar):>8}"
+        f"{f.name:<44}{f.unit:<16}{shown(f.ours):>10}{shown(f.limit):>10}{shown(f.ratio):>8}{shown(f.bar):>8}"
         f"  {'-' if f.holds is None else 'yes' if f.holds else 'NO'}"
         for f in figures
     ]
@@ -73,5 +73,6 @@ def _four(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
 
 
-def _shown(value: float | None) -> str:
+def shown(value: float | None) -> str:
+    """A number for a human; - when there is none."""
     return "-" if value is None else f"{value:g}"

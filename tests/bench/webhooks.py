@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from tests.bench import cpu
 from tests.bench.load import event_body, paced, request
+from tests.bench.plots import Plot, spread
 from tests.bench.report import Figure, figure, percentile
 from tests.bench.stack import Sink, Stack, says_ready
 from tests.bench.world import furnish
@@ -48,6 +49,7 @@ class Held:
     missing: int
     latency_ms: list[float]
     cpu_s: Mapping[str, float]
+    lag: list[tuple[float, float]]  # second of the run, events that had not arrived
 
     @property
     def is_flat(self) -> bool:
@@ -59,11 +61,13 @@ async def hold(stack: Stack, pipeline: Pipeline, *, rate: float, seconds: float)
     """Post at `rate` for `seconds` and wait until all has arrived (or 20 s)."""
     await pipeline.sink.ask("clear")
     before = _cpu(stack, pipeline)
-    early: list[int] = []
+    lag: list[tuple[float, float]] = []
 
     async def look() -> None:
-        await asyncio.sleep(seconds / 3)
-        early.append(int(rate * seconds / 3) - await pipeline.sink.count())
+        began = time.monotonic()
+        for at in range(1, int(seconds)):
+            await asyncio.sleep(began + at - time.monotonic())
+            lag.append((at, int(rate * (time.monotonic() - began)) - await pipeline.sink.count()))
 
     async with asyncio.TaskGroup() as group:
         group.create_task(look())
@@ -86,10 +90,11 @@ async def hold(stack: Stack, pipeline: Pipeline, *, rate: float, seconds: float)
         sent=len(due),
         refused=answers.refused,
         behind=len(due) - arrived,
-        behind_early=early[0],
+        behind_early=int(lag[len(lag) // 3][1]) if lag else 0,
         missing=answers.ok - len(times),
         latency_ms=_latencies(due, times),
         cpu_s={name: after[name] - before[name] for name in after},
+        lag=lag,
     )
 
 
@@ -155,8 +160,10 @@ async def bare(stack: Stack, sink: Sink) -> tuple[Pipeline, Callable[[], None]]:
     return Pipeline(port, "none", {name: p.pid for name, p in processes.items()}, sink), stop
 
 
-async def run(stack: Stack, *, latency_s: float, probe_s: float, hold_s: float, rest_s: float) -> list[Figure]:
-    """All end-to-end figures."""
+async def run(
+    stack: Stack, *, latency_s: float, probe_s: float, hold_s: float, long_s: float, rest_s: float
+) -> list[Figure | Plot]:
+    """All end-to-end figures and their curves. The highest rate is held for `hold_s`, then once for `long_s`."""
     sink = await stack.sink()
     figures: list[Figure] = []
     pipeline, stop = await ours(stack, sink)
@@ -165,6 +172,7 @@ async def run(stack: Stack, *, latency_s: float, probe_s: float, hold_s: float, 
         await hold(stack, pipeline, rate=200, seconds=5)
         calm = await hold(stack, pipeline, rate=50, seconds=latency_s)
         most = await highest(stack, pipeline, probe_s=probe_s, hold_s=hold_s)
+        long = await hold(stack, pipeline, rate=most.rate, seconds=long_s)
     finally:
         stop()
     pipeline, stop = await bare(stack, sink)
@@ -193,7 +201,26 @@ async def run(stack: Stack, *, latency_s: float, probe_s: float, hold_s: float, 
             figure(f"  CPU an event: {name}", "ms", seconds * 1000 / most.sent, limit=_part(bare_most, name))
         )
     figures.append(figure("lag after a third of the hold / at its end", "events", most.behind, limit=most.behind_early))
-    return figures
+    figures += [
+        figure(
+            f"webhooks/s held for {long_s:g} s (0: it fell behind)", "webhooks/s", long.rate if long.is_flat else 0.0
+        ),
+        figure(f"  p95 over {long_s:g} s", "ms", percentile(long.latency_ms, 0.95)),
+        figure(f"  CPU an event over {long_s:g} s", "ms", _cpu_ms(long)),
+    ]
+    return [*figures, *_curves(calm, bare_calm, long, bare_most)]
+
+
+def _curves(calm: Held, bare_calm: Held, most: Held, bare_most: Held) -> list[Plot]:
+    ours, bare = f"ours, {most.rate:g}/s", f"bare pipeline, {bare_most.rate:g}/s"
+    calmly = {"ours": calm.latency_ms, "bare pipeline": bare_calm.latency_ms}
+    return [
+        spread("Webhook latency at 50/s", "ms", calmly),
+        spread("Webhook latency at the highest rate", "ms", {ours: most.latency_ms, bare: bare_most.latency_ms}),
+        Plot(
+            "Events on their way while the highest rate is held", "s", "events", {ours: most.lag, bare: bare_most.lag}
+        ),
+    ]
 
 
 def _latency(name: str, mine: Held, limit: Held, share: float, bar: float | None) -> list[Figure]:
