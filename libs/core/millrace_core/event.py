@@ -105,6 +105,7 @@ def make_event(posted: Posted, *, account: str, now_ms: int, hops: int = 0) -> E
     )
 
 
+@lru_cache(maxsize=4_096)
 def event_route(account: str, identifier: str, ordering_key: str | None) -> bytes:
     """What an event's partition is computed from: an account's events of one identifier stay in order, and
     `orderingKey` splits a hot one."""

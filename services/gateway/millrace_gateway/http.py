@@ -259,7 +259,8 @@ class Ingest:
         self._observer.events("accepted", len(outputs))
         self._observer.events("refused", refused)
         if acked:
-            value = positions.render(positions.Position(a.topic, a.partition, a.offset) for a in acked)
+            furthest = {(one.topic, one.partition): one.offset for one in acked}  # in order within each partition
+            value = positions.render(positions.Position(*place, offset) for place, offset in furthest.items())
             call.answer_headers.append((positions.HEADER_BYTES, value.encode()))
         answer = {"success": True, "accepted": len(outputs), "refused": refused, "results": results}
         return 200, orjson.dumps(answer), call.answer_headers
