@@ -181,12 +181,19 @@ async def test_a_worker_that_died_before_the_cursor_moved_writes_the_step_again(
     producer = PlainProducer(api.cluster)
     await producer.start()
     log, stop = DiesAfterWriting(producer), asyncio.Event()
+    told: list[int] = []
 
     async def caught_up() -> bool:
         return True
 
     worker = Replaying(
-        api.dsn, events=log, caught_up=caught_up, clock=SystemClock(), log=structlog.get_logger(), name="mortal"
+        api.dsn,
+        events=log,
+        caught_up=caught_up,
+        written=told.append,
+        clock=SystemClock(),
+        log=structlog.get_logger(),
+        name="mortal",
     )
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(worker.run(stop))
@@ -196,5 +203,6 @@ async def test_a_worker_that_died_before_the_cursor_moved_writes_the_step_again(
         stop.set()
     await producer.stop()
     assert log.writes, "the mortal worker was the one that began"
+    assert sum(told) in (0, len(posted)), "what was written and never known to be is not told"
     assert done["written"] == len(posted), "a step counts once"
     assert Counter(event.id for event in await replayed(api, made["id"])) == dict.fromkeys(posted, 2)

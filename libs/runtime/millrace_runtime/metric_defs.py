@@ -152,6 +152,12 @@ POSTGRES_CONNECTIONS = _gauge("millrace_postgres_pool_connections", "Connections
 RELAY_ENTRIES = _counter("millrace_relay_entries_total", "Outbox entries published to `control`.")
 RELAY_WAITING = _gauge("millrace_relay_waiting_entries", "Outbox entries not yet published.")
 RELAY_OLDEST_AGE_SECONDS = _gauge("millrace_relay_oldest_waiting_age_seconds", "Age of the oldest of them.")
+REPLAYS_LIVE = _gauge("millrace_replay_live_replays", "Replays that are not over.", "state")
+REPLAY_EVENTS = _counter("millrace_replay_events_total", "Events written to the log again.")
+REPLAY_OLDEST_AGE_SECONDS = _gauge(
+    "millrace_replay_oldest_waiting_age_seconds",
+    "How long the replay that waits longest for its next step does so; 0 when none is live.",
+)
 
 # ── meter: rates of the last full 10-second window, approximate ─────────────────────────────────────────────────────
 METER_EVENTS = _gauge("millrace_meter_events", "Events in the last window.", "account", "identifier")

@@ -45,11 +45,13 @@ class Replaying:
         *,
         events: Log,
         caught_up: Callable[[], Awaitable[bool]],
+        written: Callable[[int], None],
         clock: Clock,
         log: FilteringBoundLogger,
         name: str = "millrace replays",
     ) -> None:
-        """`caught_up` tells, after a while, whether the read models hold all that was on the log when it was asked."""
+        """`caught_up` tells, after a while, whether the read models hold all that was on the log when it was asked;
+        `written` hears how many events a step wrote."""
         self._leader = Leader(
             partial(connect, dsn, name=name, idle_s=limits.RELAY_SESSION_S),
             lock=_LOCK,
@@ -59,8 +61,13 @@ class Replaying:
         )
         self._events = events
         self._caught_up = caught_up
+        self._written = written
         self._clock = clock
         self._log = log
+
+    def ready(self) -> str | None:
+        """None while replays come on, or another worker has the lock; else why they do not."""
+        return self._leader.ready()
 
     async def run(self, stop: asyncio.Event) -> None:
         """The worker."""
@@ -104,6 +111,7 @@ class Replaying:
         try:
             if outputs:
                 await self._events.write(outputs)
+                self._written(len(outputs))
         except Reject as error:
             await self._end(connection, row, "failed", f"an event cannot be written again: {error}")
             return

@@ -10,7 +10,7 @@ from millrace_api.application.arrivals import TOPICS, Arrivals, Offsets
 from millrace_api.application.changes import Changes
 from millrace_api.application.database import Database
 from millrace_api.application.keys import KeyMaker
-from millrace_api.outbox_watch import OutboxWatch
+from millrace_api.backlog_watch import BacklogWatch
 from millrace_api.publishing import RelayWriter
 from millrace_api.replaying import Replaying
 from millrace_api.retirement import SecretRetirement
@@ -63,7 +63,14 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         clock=context.clock,
         egress=networks(settings.egress_allow),
     )
-    replaying = Replaying(dsn, events=producer, caught_up=arrivals.caught_up, clock=context.clock, log=context.log)
+    replaying = Replaying(
+        dsn,
+        events=producer,
+        caught_up=arrivals.caught_up,
+        written=context.metrics.counter(metric_defs.REPLAY_EVENTS).inc,
+        clock=context.clock,
+        log=context.log,
+    )
     app = http.application(
         api,
         authenticator=Authenticator(keys, accounts, stale=view.ready),
@@ -87,6 +94,7 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
     context.health.add("log", producer.ready)
     context.health.add("control", view.ready)
     context.health.add("relay", relay.ready)
+    context.health.add("replays", replaying.ready)
     connections = metric_defs.POSTGRES_CONNECTIONS
     context.metrics.watch(connections, lambda: pool.get_size() - pool.get_idle_size(), "used")
     context.metrics.watch(connections, pool.get_idle_size, "idle")
@@ -99,7 +107,7 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         relay=relay.run,
         changes=api.changes.run,
         arrivals=arrivals.run,
-        outbox=OutboxWatch(database, context.metrics).run,
+        backlog=BacklogWatch(database, context.metrics, clock=context.clock).run,
         retirement=SecretRetirement(api.changes, context.log).run,
         replaying=replaying.run,
     )

@@ -62,3 +62,9 @@ UPDATE control.replays SET state = 'running', updated_at = $2 WHERE id = ANY($1:
 UPDATE control.replays
 SET cursor_at = $5, cursor_id = $6, looked_at = looked_at + $7, written = written + $8, updated_at = $9
 WHERE account = $1 AND id = $2 AND cursor_at = $3 AND cursor_id = $4;
+
+-- $1 = now, by the clock that wrote the rows.
+-- name: live_by_state
+SELECT count(*) FILTER (WHERE state = 'waiting') AS waiting, count(*) FILTER (WHERE state = 'running') AS running,
+    GREATEST(0, COALESCE(extract(epoch FROM $1::timestamptz - min(updated_at)), 0))::float8 AS oldest_age_s
+FROM control.replays WHERE ended_at IS NULL;
