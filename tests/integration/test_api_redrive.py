@@ -10,7 +10,7 @@ import pytest
 from millrace_core.dead_letters import REDRIVE
 from millrace_core.record import SOURCE, Received, header
 from millrace_kafka.reader import read_all
-from tests.support.api_world import ApiWorld
+from tests.support.api_world import Answer, ApiWorld
 
 _LETTER = """INSERT INTO read.dead_letters (topic, partition, "offset", account, at, reason, source_topic,
         source_partition, source_offset, key, value, headers)
@@ -124,3 +124,33 @@ async def test_nobody_sends_anothers_letters(api: ApiWorld) -> None:
     assert (await api.ask_b("POST", f"/v1/dead-letters/{letter}/redrive")).status == 404
     assert (await api.ask_b("POST", "/v1/dead-letters/redrive", {})).data["letters"] == 0
     assert await sent(api, letter) == []
+
+
+async def test_many_asked_for_again_under_their_key_are_not_sent_anew_and_the_answer_is_the_first(
+    api: ApiWorld,
+) -> None:
+    async def ask(reason: str = "under a key") -> Answer:
+        headers = {"idempotency-key": "many"}
+        return await api.ask("POST", "/v1/dead-letters/redrive", {"reason": reason}, headers=headers)
+
+    letter = await lettered(api, "events", reason="under a key")
+    first = await ask()
+    assert first.data == {"letters": 1, "written": 1, "refused": 0, "left": 0}
+    later = await lettered(api, "events", reason="under a key")
+    again = await ask()
+    assert (again.body, again.headers["idempotency-replayed"]) == (first.body, "true")
+    other = await ask("another body")
+    assert (other.status, other.error["code"]) == (409, "IDEMPOTENCY_CONFLICT")
+    assert [len(await sent(api, each)) for each in (letter, later)] == [1, 0]
+
+
+async def test_many_whose_caller_died_go_on_where_they_were(api: ApiWorld) -> None:
+    """Claimed, and no answer kept: as after a death in the middle."""
+    letters = [await lettered(api, "events", reason="cut off") for _ in range(2)]
+    headers, choice = {"idempotency-key": "cut off"}, {"reason": "cut off"}
+    await api.ask("POST", "/v1/dead-letters/redrive", choice, headers=headers)
+    await api.execute("UPDATE control.idempotency_keys SET status = NULL, body = NULL WHERE key = 'cut off'")
+    later = await lettered(api, "events", reason="cut off")
+    done = await api.ask("POST", "/v1/dead-letters/redrive", choice, headers=headers)
+    assert done.data == {"letters": 1, "written": 1, "refused": 0, "left": 0}
+    assert [len(await sent(api, each)) for each in (*letters, later)] == [1, 1, 1]

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
+import orjson
 import pytest
 import structlog
 
@@ -20,7 +21,7 @@ from millrace_core.messages import Event, decode
 from millrace_core.record import SURFACE, Output, header
 from millrace_kafka.producer import PlainProducer
 from millrace_kafka.reader import read_all
-from tests.support.api_world import ApiWorld
+from tests.support.api_world import Answer, ApiWorld
 from tests.support.waiting import eventually
 
 LONG_AGO = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
@@ -206,3 +207,30 @@ async def test_a_worker_that_died_before_the_cursor_moved_writes_the_step_again(
     assert sum(told) in (0, len(posted)), "what was written and never known to be is not told"
     assert done["written"] == len(posted), "a step counts once"
     assert Counter(event.id for event in await replayed(api, made["id"])) == dict.fromkeys(posted, 2)
+
+
+async def test_asked_again_under_its_key_it_is_the_same_replay(api: ApiWorld) -> None:
+    await stored(api, "e:replay/once", b"{}")
+    body = orjson.dumps(asked("e:replay/once"))
+
+    async def ask(raw: bytes = body, key: str | None = None) -> Answer:
+        return await api.ask("POST", "/v1/events/replay", raw=raw, key=key, headers={"idempotency-key": "once"})
+
+    counted = await ask(orjson.dumps(asked("e:replay/once", dry_run=True)))
+    assert counted.status == 200, "only counted: the key still stands for nothing"
+    refused = await ask(orjson.dumps(asked("e:replay/once", until="2999-01-01T00:00:00Z")))
+    assert refused.status == 400
+    answers = await asyncio.gather(*(ask() for _ in range(5)))
+    assert {answer.status for answer in answers} == {202}
+    assert len({answer.body for answer in answers}) == 1
+    assert sorted(answer.headers.get("idempotency-replayed", "") for answer in answers) == ["", *["true"] * 4]
+    first = answers[0].data["id"]
+    await ended(api, first)
+    assert (await ask()).data["state"] == "waiting", "the first answer as it was"
+    other = await ask(orjson.dumps(asked("e:replay/*")))
+    assert (other.status, other.error["code"]) == (409, "IDEMPOTENCY_CONFLICT")
+    second_key = (await api.ask("POST", "/v1/keys", {"name": "second", "scopes": ["*"]})).data["key"]
+    assert (await ask(key=second_key)).data["id"] != first, "a key is its sender's"
+    assert (await ask(key=api.key_b)).data["id"] != first
+    await api.execute("UPDATE control.idempotency_keys SET asked_at = asked_at - interval '24 hours'")
+    assert (await ask()).data["id"] != first, "a day later it is another request"

@@ -139,7 +139,6 @@ REPLAY_STILL_MS_MAX = 20 * 3_600_000
 # ── dead letters sent again ─────────────────────────────────────────────────────────────────────────────────────────
 REDRIVE_LETTERS_MAX = 1_000
 REDRIVE_BATCH_LETTERS = 20
-REDRIVE_KEY_CHARS_MAX = 256
 
 # ── the projector ───────────────────────────────────────────────────────────────────────────────────────────────────
 PROJECTOR_GATHER_S = 0.05
@@ -160,6 +159,8 @@ METER_SERIES_MAX = 1_000
 PAGE_LIMIT_DEFAULT = 20
 PAGE_LIMIT_MAX = 100
 DEAD_LETTERS_COUNTED_MAX = 100_000
+IDEMPOTENCY_KEY_CHARS_MAX = 256
+IDEMPOTENCY_KEPT_MS = 24 * 3_600_000
 READ_YOUR_WRITES_S_MAX = 2.0
 POSITION_READ_EVERY_S = 0.01
 IN_FORCE_WAIT_S_MAX = 15.0

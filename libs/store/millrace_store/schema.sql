@@ -70,6 +70,18 @@ ALTER TABLE control.control_outbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENT
     CACHE 1
 );
 
+CREATE TABLE control.idempotency_keys (
+    account text NOT NULL,
+    api_key text NOT NULL,
+    key text NOT NULL,
+    request bytea NOT NULL,
+    status integer,
+    body bytea,
+    asked_at timestamp with time zone NOT NULL
+);
+
+COMMENT ON COLUMN control.idempotency_keys.request IS 'a digest: the same key with another request is a conflict';
+
 CREATE TABLE control.plans (
     account text NOT NULL,
     id uuid NOT NULL,
@@ -505,6 +517,9 @@ ALTER TABLE ONLY control.control_outbox
 ALTER TABLE ONLY control.control_outbox
     ADD CONSTRAINT control_outbox_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY control.idempotency_keys
+    ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (account, api_key, key);
+
 ALTER TABLE ONLY control.plans
     ADD CONSTRAINT plans_pkey PRIMARY KEY (account, id);
 
@@ -578,6 +593,8 @@ ALTER TABLE ONLY read.steps_default
     ADD CONSTRAINT steps_default_pkey PRIMARY KEY (run, node);
 
 CREATE INDEX control_outbox_id_idx ON control.control_outbox USING btree (id) WHERE (published_position IS NULL);
+
+CREATE INDEX idempotency_keys_account_asked_at_idx ON control.idempotency_keys USING btree (account, asked_at);
 
 CREATE INDEX plans_account_kind_id_idx ON control.plans USING btree (account, kind, id DESC) WHERE (deleted_at IS NULL);
 

@@ -42,6 +42,10 @@ class Conflict(Problem):
     """The thing is in a state, or in a use, that forbids it."""
 
 
+class KeyReused(Problem):
+    """This Idempotency-Key stood for another request within the last 24 hours: use a new key for a new request."""
+
+
 class NotYetInForce(Problem):
     """The change was made, but is not known to be in force."""
 

@@ -11,8 +11,10 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from millrace_api.application.changes import Change
+from millrace_store.idempotency import Answer
 from millrace_web import positions
 from millrace_web.envelopes import AUTOMATION, JsonResponse
+from millrace_web.idempotency import REPLAYED
 from millrace_web.paging import Page
 from millrace_web.positions import Position
 
@@ -76,6 +78,12 @@ def many(page: Page[Any]) -> Response:
 def deleted(id: str, *, at: Position | None) -> Response:
     """A thing that is gone."""
     return one({"id": id, "deleted": True}, at=at)
+
+
+def again(answer: Answer) -> Response:
+    """What the same request was answered before, byte for byte."""
+    headers = {REPLAYED: "true"}
+    return Response(answer.body, status_code=answer.status, media_type=Json.media_type, headers=headers)
 
 
 def position_of(change: Change) -> Position | None:

@@ -20,6 +20,8 @@ def to_api_error(problem: Exception) -> ApiError:
             return ApiError(403, message)
         case problems.Conflict():
             return ApiError(409, message)
+        case problems.KeyReused():
+            return ApiError(409, message, code="IDEMPOTENCY_CONFLICT")
         case problems.NotYetInForce():
             return ApiError(
                 503,

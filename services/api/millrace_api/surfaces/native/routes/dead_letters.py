@@ -26,6 +26,7 @@ from millrace_api.surfaces.native.calls import (
     Listing,
     ListingHere,
     NativeRoute,
+    OnceHere,
     arrived,
     caller,
     from_micros,
@@ -85,7 +86,7 @@ async def get_dead_letter(id: str, api: ApiHere, me: Reader) -> Response:
 IdempotencyKey = Annotated[
     str | None,
     Header(
-        max_length=limits.REDRIVE_KEY_CHARS_MAX,
+        max_length=limits.IDEMPOTENCY_KEY_CHARS_MAX,
         min_length=1,
         description="A letter is sent again once for each key, and once without one.",
     ),
@@ -93,18 +94,22 @@ IdempotencyKey = Annotated[
 
 
 @router.post("/redrive", response_model=One[Redriven], responses=answers.WRITE)
-async def redrive_dead_letters(
-    body: bodies.LettersToRedrive, api: ApiHere, me: Publisher, idempotency_key: IdempotencyKey = None
-) -> Response:
-    """Send dead letters again that were never sent again, oldest first, 1,000 at most: call again while some are
-    `left`. With `dry_run` none is sent."""
-    asker = _asker(api, me, idempotency_key)
+async def redrive_dead_letters(body: bodies.LettersToRedrive, api: ApiHere, me: Publisher, once: OnceHere) -> Response:
+    """Send dead letters again that were never sent again, oldest first, 1,000 at most: call again, under a new
+    Idempotency-Key if any, while some are `left`. With `dry_run` none is sent."""
+    asker = _asker(api, me, once.key)
     chosen = body.chosen(asker.now)
-    if not body.dry_run:
-        return answers.one(await redriving.many(api.database, api.log, asker, chosen))
-    async with api.database.asking() as tx:
-        letters = await redriving.count(tx, me.account, chosen)
-    return answers.one(Redriven(letters, written=0, refused=0, left=letters))
+    if body.dry_run:
+        async with api.database.asking() as tx:
+            letters = await redriving.count(tx, me.account, chosen)
+        return answers.one(Redriven(letters, written=0, refused=0, left=letters))
+    async with api.database.writing() as tx:
+        earlier = await once.earlier(tx, now=asker.now)
+    if earlier is not None:
+        return earlier
+    done = await redriving.many(api.database, api.log, asker, chosen)
+    async with api.database.writing() as tx:
+        return await once.kept(tx, answers.one(done))
 
 
 @router.post("/{id}/redrive", status_code=202, response_model=One[DeadLetterView], responses=answers.WRITE)

@@ -10,7 +10,7 @@ from millrace_api.application import replays
 from millrace_api.application.replays import Counted, ReplayView
 from millrace_api.surfaces.native import answers, bodies
 from millrace_api.surfaces.native.answers import Many, One
-from millrace_api.surfaces.native.calls import ApiHere, Caller, ListingHere, NativeRoute, caller
+from millrace_api.surfaces.native.calls import ApiHere, Caller, ListingHere, NativeRoute, OnceHere, caller
 from millrace_web import scopes
 
 router = APIRouter(prefix="/v1", tags=["Replays"], route_class=NativeRoute)
@@ -20,17 +20,20 @@ LISTING = "replays"
 
 
 @router.post("/events/replay", status_code=202, response_model=One[ReplayView | Counted], responses=answers.WRITE)
-async def replay_events(body: bodies.NewReplay, api: ApiHere, me: Publisher) -> Response:
-    """Write past events to the log again, to one subscription or to all. With `dry_run` nothing is written, and the
-    answer (200) is how many it would be."""
+async def replay_events(body: bodies.NewReplay, api: ApiHere, me: Publisher, once: OnceHere) -> Response:
+    """Write past events to the log again, to one subscription or to all. With `dry_run` nothing is written nor kept
+    for the Idempotency-Key, and the answer (200) is how many it would be."""
     wanted = body.wanted()
     if body.dry_run:
         await api.arrivals.caught_up()
         counted = await replays.count(api.database, me.account, wanted, now=_now(api), clock=api.clock.monotonic)
         return answers.one(counted)
     async with api.database.writing() as tx:
+        earlier = await once.earlier(tx, now=_now(api))
+        if earlier is not None:
+            return earlier
         made = await replays.create(tx, me.account, wanted, now=_now(api), requested_by=me.id)
-    return answers.one(made, status=202)
+        return await once.kept(tx, answers.one(made, status=202))
 
 
 @router.get("/replays", response_model=Many[ReplayView], responses=answers.READ)
