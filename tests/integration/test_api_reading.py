@@ -10,6 +10,8 @@ import pytest
 
 from millrace_api.application.arrivals import PROJECTED
 from millrace_core import ids
+from millrace_core.clock import SystemClock
+from millrace_core.ids import DAY_MS
 from millrace_core.messages import RunCommand, StartRun
 from millrace_core.record import payload_bytes
 from millrace_kafka.reader import read_all
@@ -84,12 +86,12 @@ async def test_a_wrong_filter_is_no_server_error(api: ApiWorld, query: str) -> N
 LETTER = """INSERT INTO read.dead_letters
     (topic, partition, "offset", account, at, reason, source_topic, source_partition, source_offset, headers)
     VALUES ('dead-letters-tx', 1, $1, $2, $3, $4, $5, 0, 7, '{}') ON CONFLICT DO NOTHING"""
-DAY = datetime(2020, 3, 1, tzinfo=UTC)
+DAY = datetime.fromtimestamp(SystemClock().now_ms() // DAY_MS * DAY_MS / 1000, UTC) - timedelta(days=5)
 
 
 @pytest.fixture
 async def letters(api: ApiWorld) -> ApiWorld:
-    """Four letters of account A, one a minute, on 1 March 2020."""
+    """Four letters of account A, one a minute, five days ago."""
     kinds = [("events", "Not JSON"), ("events", "no account"), ("steps", "not json, again"), ("steps", "no room")]
     for n, (topic, reason) in enumerate(kinds):
         await api.execute(LETTER, n, api.account, DAY + timedelta(minutes=n), reason, topic)
@@ -105,14 +107,15 @@ async def letters(api: ApiWorld) -> ApiWorld:
         ("&reason=JSON", [2, 0]),
         ("&reason=%25", []),
         ("&topic=steps&reason=json", [2]),
-        ("&until=2020-03-01T00:02:00Z", [1, 0]),
-        ("&until=2020-03-01T01:02:00%2B01:00", [1, 0]),
+        (f"&until={DAY:%Y-%m-%d}T00:02:00Z", [1, 0]),
+        (f"&until={DAY:%Y-%m-%d}T01:02:00%2B01:00", [1, 0]),
     ],
 )
 async def test_a_filter_lists_and_counts_the_same_dead_letters(
     letters: ApiWorld, query: str, offsets: list[int]
 ) -> None:
-    asked = "since=2020-03-01T00:00:00Z" + query + ("" if "until" in query else "&until=2020-03-02T00:00:00Z")
+    asked = f"since={DAY:%Y-%m-%d}T00:00:00Z{query}"
+    asked += "" if "until" in query else f"&until={DAY + timedelta(days=1):%Y-%m-%d}T00:00:00Z"
     found = (await letters.ask("GET", f"/v1/dead-letters?{asked}")).data
     assert [letter["id"] for letter in found] == [f"dead-letters-tx:1:{offset}" for offset in offsets]
     counted = {"count": len(offsets), "exact": True}

@@ -29,6 +29,7 @@ async def test_every_record_becomes_its_rows(cluster: Cluster, database: str) ->
         "delivery_attempts": 40,
         "dead_letters": 0,
         "account_book": 3,
+        "payloads": 0,
     }
 
 

@@ -6,9 +6,10 @@ import asyncpg
 
 import millrace_store
 from millrace_store import queries
+from millrace_store.days import PARTITIONED, day_of
 from millrace_store.migrations import migrate
 from millrace_store.pool import connect
-from millrace_store.projection import PARTITIONED, Projection, day_of
+from millrace_store.projection import Projection
 
 FOLDER = Path(millrace_store.__file__).parent / "sql"
 DAY_MS = 86_400_000

@@ -12,7 +12,7 @@ from millrace_cli.demo import Line
 
 COMMANDS = {
     "dev", "demo", "send", "tail", "events", "runs", "deliveries", "trace", "replay", "keys", "verify", "rebuild",
-    "topics", "migrate", "control", "dev-account", *SERVICES,
+    "topics", "migrate", "control", "dev-account", "retention", *SERVICES,
 }  # fmt: skip
 
 

@@ -6,7 +6,9 @@ import pytest
 from pydantic import SecretStr
 
 from millrace_core.errors import Fatal
-from millrace_runtime.settings import HttpSettings, PostgresSettings, ServiceSettings, read
+from millrace_kafka.topics import PROJECTED, PROJECTED_DAYS_MAX
+from millrace_projector.handlers import TOPICS
+from millrace_runtime.settings import HttpSettings, PostgresSettings, RetentionSettings, ServiceSettings, read
 
 
 class Whole(ServiceSettings, PostgresSettings, HttpSettings):
@@ -52,3 +54,21 @@ def test_a_wrong_value_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch) -
         read(Whole)
     assert "MILLRACE_OPS_PORT" in str(raised.value)
     assert "hunter2" not in str(raised.value)
+
+
+def test_read_models_are_kept_no_longer_than_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(PROJECTED) == set(TOPICS) - {"control"}, "what the projector reads is what the bound is made of"
+    assert read(RetentionSettings).retention_days <= PROJECTED_DAYS_MAX
+    monkeypatch.setenv("MILLRACE_RETENTION_DAYS_MAX", str(PROJECTED_DAYS_MAX + 1))
+    with pytest.raises(Fatal, match=r"MILLRACE_RETENTION_DAYS_MAX.*the log keeps"):
+        read(RetentionSettings)
+
+
+def test_new_accounts_keep_no_more_than_any_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MILLRACE_RETENTION_DAYS", "9")
+    monkeypatch.setenv("MILLRACE_RETENTION_DAYS_MAX", "8")
+    with pytest.raises(Fatal, match="less than MILLRACE_RETENTION_DAYS"):
+        read(RetentionSettings)
+    monkeypatch.setenv("MILLRACE_RETENTION_DAYS", "2")
+    with pytest.raises(Fatal, match="MILLRACE_RETENTION_DAYS:"):
+        read(RetentionSettings)

@@ -146,6 +146,22 @@ PROJECTOR_RECORDS_MAX = 10_000
 # Day partitions are made for ids of these days; the ids of other days share the default partition.
 PARTITION_DAYS_BACK = 40
 PARTITION_DAYS_AHEAD = 2
+# So long a projector believes what it knows of days: a partition may have been dropped by another.
+DAYS_KNOWN_MS = 60_000
+# Larger payloads lie beside their row, with a reference in it.
+PAYLOAD_INLINE_BYTES_MAX = 65_536
+
+# ── retention ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# No webhook of the usual schedule is given up after its event is gone from sight: that takes 33 h, at most two days on.
+RETENTION_DAYS_MIN = 3
+RETENTION_DAYS_DEFAULT = 14
+DAYS_KEPT_EVERY_S = 60.0
+# A detachment waits for readers of the table, and all others wait behind it: no longer than that, then it is put off.
+DAY_LOCK_MS_MAX = 250
+DAY_STATEMENT_S_MAX = 600.0
+DAYS_DROPPED_A_TURN_MAX = 5
+# Of strays in the default partition, which only a wrong clock can make.
+STRAYS_DROPPED_A_TURN_MAX = 1_000
 
 # ── the meter ───────────────────────────────────────────────────────────────────────────────────────────────────────
 METER_WINDOW_S = 10
@@ -187,6 +203,8 @@ assert BODY_BYTES_MAX < STEP_CONTEXT_BYTES_MAX, "every event can be a step's inp
 assert 3 * STEPS_RELEASED_MAX <= LANES_BUFFERED_MAX, "no account may fill the executor's buffer"
 assert BATCH_HELD_S_MAX <= SESSION_TIMEOUT_S, "a batch is thrown away before its partition can have another owner"
 assert HEARTBEAT_S * 3 <= SESSION_TIMEOUT_S, "three heartbeats may be lost"
+assert RETENTION_DAYS_MIN >= 3, "what the reconciler counts, two days, is there"
+assert RETENTION_DAYS_DEFAULT + 7 < PARTITION_DAYS_BACK, "a day that is kept has a partition"
 assert REPLAY_STILL_MS_MAX < UNIQUE_KEY_WINDOW_MS, "a repeated step of a replay is told as one"
 assert REPLAY_POLL_S * 4 < RELAY_SESSION_S, "a replayer that lives always speaks before its session is ended"
 assert RELAY_POLL_S * 4 < RELAY_SESSION_S, "a relay that lives always speaks before its session is ended"

@@ -101,6 +101,24 @@ CATALOGUE: Mapping[str, Topic] = MappingProxyType(
     }
 )
 
+PROJECTED = (
+    "events",
+    "event-facts",
+    "run-commands",
+    "run-commands-tx",
+    "run-facts",
+    "deliveries",
+    "deliveries-tx",
+    "deliveries-overflow",
+    "delivery-facts",
+    "dead-letters",
+    "dead-letters-tx",
+)
+"""What read models are made of."""
+
+PROJECTED_DAYS_MAX = min(CATALOGUE[name].retention_ms for name in PROJECTED) // DAY_MS
+"""So long the log can make every row again: no read model may be kept for longer."""
+
 PREFIX = "millrace."
 SUFFIX = ".v1"
 

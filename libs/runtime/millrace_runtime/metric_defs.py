@@ -148,6 +148,19 @@ OLDEST_UNFINISHED_AGE_SECONDS = _gauge(
     "How long the oldest of two days waits for a stage, by the read models; 0 when nothing does.",
     "stage",
 )
+PROJECTOR_DAYS = _gauge(
+    "millrace_projector_days",
+    "Days of the read models on disk: kept, ahead of today, due (behind every retention and to be dropped).",
+    "state",
+)
+PROJECTOR_OLDEST_DAY_AGE_SECONDS = _gauge(
+    "millrace_projector_oldest_day_age_seconds", "Time since the oldest day on disk began; 0 = there is none."
+)
+PROJECTOR_DAY_FAILURES = _counter(
+    "millrace_projector_day_failures_total",
+    "Times a day could not be made or dropped, because its tables were in use; a later turn makes up for it.",
+    "what",
+)
 POSTGRES_CONNECTIONS = _gauge("millrace_postgres_pool_connections", "Connections of the pool.", "state")
 RELAY_ENTRIES = _counter("millrace_relay_entries_total", "Outbox entries published to `control`.")
 RELAY_WAITING = _gauge("millrace_relay_waiting_entries", "Outbox entries not yet published.")

@@ -9,11 +9,13 @@ import socket
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from millrace_core import limits
 from millrace_core.errors import Fatal
 from millrace_kafka.security import Mechanism, Protocol, Security
+from millrace_kafka.topics import PROJECTED_DAYS_MAX
 
 PREFIX = "MILLRACE_"
 SECRETS_DIR = Path("/run/secrets")
@@ -62,6 +64,24 @@ class PostgresSettings(_FromEnvironment):
     """For the services that have Postgres: its address, with the password."""
 
     postgres: SecretStr
+
+
+class RetentionSettings(_FromEnvironment):
+    """For what sets how long accounts keep their things: what new accounts get, and the most that any may ask for."""
+
+    retention_days: int = Field(default=limits.RETENTION_DAYS_DEFAULT, ge=limits.RETENTION_DAYS_MIN)
+    retention_days_max: int = limits.RETENTION_DAYS_DEFAULT
+
+    @field_validator("retention_days_max")
+    @classmethod
+    def _within_the_log(cls, most: int, info: ValidationInfo) -> int:
+        if most > PROJECTED_DAYS_MAX:
+            raise ValueError(
+                f"the log keeps what rows are made of for {PROJECTED_DAYS_MAX} days: more could not be rebuilt"
+            )
+        if most < info.data.get("retention_days", 0):
+            raise ValueError("it is less than MILLRACE_RETENTION_DAYS")
+        return most
 
 
 class HttpSettings(_FromEnvironment):

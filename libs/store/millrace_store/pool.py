@@ -43,6 +43,9 @@ AWAY: tuple[type[Exception], ...] = (
     asyncpg.InvalidSchemaNameError,
 )
 
+# The statement waited too long for a lock, or took too long: it is another's turn, and ours comes again.
+Busy = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError, asyncpg.DeadlockDetectedError)
+
 
 def _server_settings(name: str, *, statement_s: float, idle_s: float | None) -> dict[str, str]:
     settings = {
@@ -80,7 +83,10 @@ async def open_pool(
         timeout=limits.CONNECT_S_MAX,
         command_timeout=statement_s + 5.0,  # the server's own limit speaks first; this one is for a frozen server
         max_inactive_connection_lifetime=300.0,
-        server_settings=_server_settings(name, statement_s=statement_s, idle_s=None),
+        # Lists are narrowed by what may be null and cut to the days that are kept: a plan made for all values at once
+        # would read far too much, whatever the planner thinks of its cost.
+        server_settings=_server_settings(name, statement_s=statement_s, idle_s=None)
+        | {"plan_cache_mode": "force_custom_plan"},
     )
     await pool
     try:

@@ -5,10 +5,10 @@ writer that no longer owns them moves none and must roll back. Everything is add
 shadow of a rebuild). Not here: what the rows say (the projector's handlers), retrying.
 """
 
-import uuid
+import contextlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import chain
 from typing import Any
 
@@ -16,23 +16,12 @@ import asyncpg
 
 from millrace_core import limits
 from millrace_core.errors import Stale
-from millrace_store import queries
+from millrace_core.ids import DAY_MS
+from millrace_store import days, queries
 from millrace_store.pool import Connection
 
 Place = tuple[str, int]
 """A partition: catalogue name of its topic, and its number."""
-
-PARTITIONED = (
-    "events",
-    "event_outcomes",
-    "event_matches",
-    "runs",
-    "steps",
-    "step_attempts",
-    "deliveries",
-    "delivery_attempts",
-)
-_DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +64,8 @@ class Projection:
         self.schema = schema
         self._sql = queries.in_schema(queries.load("projection"), schema)
         self._days: set[int] = set()
+        self._dropped: set[int] = set()
+        self._known_ms = 0
 
     async def positions(self, connection: Connection) -> dict[Place, int]:
         """Every known position."""
@@ -82,8 +73,9 @@ class Projection:
         return {(row["topic"], row["partition"]): row["next_offset"] for row in rows}
 
     def forget_days(self) -> None:
-        """Look for day partitions anew: another schema may have taken this one's place."""
+        """Look for days anew: another schema may have taken this one's place, or days were dropped."""
         self._days.clear()
+        self._dropped.clear()
 
     async def begin(self, connection: Connection, starts: dict[Place, int]) -> None:
         """Give first positions to partitions that have none. Safe to repeat: a known position stays."""
@@ -140,52 +132,36 @@ class Projection:
     @staticmethod
     def _parent(table: str) -> str:
         name, _, part = table.rpartition("_")
-        return name if part == "default" or _is_day(part) else table
+        return name if part == "default" or days.is_day_name(part) else table
 
-    async def ensure_days(self, connection: Connection, days: Iterable[int], *, now_ms: int) -> None:
+    async def ensure_days(self, connection: Connection, wanted: Iterable[int], *, now_ms: int) -> None:
         """Make the day partitions for these days (whole days since 1970) where they are missing and within reach.
 
         Call it outside a transaction. Days out of reach, and days whose rows began in the default partition, stay
-        there. Raises asyncpg.LockNotAvailableError when the tables are busy: ask again."""
-        today = now_ms // _DAY_MS
+        there; so do, for a minute, those of a day that cannot be made at once because its tables are in use."""
+        if not 0 <= now_ms - self._known_ms < limits.DAYS_KNOWN_MS:
+            self.forget_days()
+            self._known_ms = now_ms
+        if not (unknown := set(wanted) - self._days):
+            return
+        self._dropped |= await days.dropped(connection, unknown)
+        today = now_ms // DAY_MS
         reach = range(today - limits.PARTITION_DAYS_BACK, today + limits.PARTITION_DAYS_AHEAD + 1)
-        for day in sorted(set(days) - self._days):
-            if day in reach:
-                await self._make_day(connection, day)
-            self._days.add(day)
+        missing = [day for day in sorted(unknown - self._dropped) if day in reach]
+        with contextlib.suppress(asyncpg.LockNotAvailableError):
+            await days.make(connection, missing, schema=self.schema)
+        self._days |= unknown
 
-    async def _make_day(self, connection: Connection, day: int) -> None:
-        for table in PARTITIONED:
-            name = f"{table}_{_day_name(day)}"
-            try:
-                async with connection.transaction():
-                    await connection.execute("SET LOCAL lock_timeout = '5s'")
-                    await connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", f"{self.schema}.{name}")
-                    if await connection.fetchval("SELECT to_regclass($1)", f"{self.schema}.{name}") is not None:
-                        continue
-                    # Made beside and then attached: that way nobody who reads the table is locked out of it.
-                    parent = f"{self.schema}.{table}"
-                    await connection.execute(f"CREATE TABLE {self.schema}.{name} (LIKE {parent} INCLUDING ALL)")
-                    await connection.execute(
-                        f"ALTER TABLE {parent} ATTACH PARTITION {self.schema}.{name} "
-                        f"FOR VALUES FROM ('{_first_id(day)}') TO ('{_first_id(day + 1)}')"
-                    )
-            except asyncpg.CheckViolationError:
-                continue  # rows of that day are in the default partition already
+    def kept(self, writes: Sequence[Write]) -> Sequence[Write]:
+        """These writes without rows of days that were dropped: it is as if such a row had gone with its day."""
+        if not self._dropped:
+            return writes
+        return [
+            replace(write, fresh=self._kept(write.table, write.fresh), merged=self._kept(write.table, write.merged))
+            if write.table in days.DATED
+            else write
+            for write in writes
+        ]
 
-
-def day_of(uuid_hex: str) -> int:
-    """The day, since 1970, whose partition holds this id."""
-    return int(uuid_hex[:12], 16) // _DAY_MS
-
-
-def _day_name(day: int) -> str:
-    return f"d{datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day):%Y%m%d}"
-
-
-def _is_day(text: str) -> bool:
-    return len(text) == 9 and text[0] == "d" and text[1:].isdigit()
-
-
-def _first_id(day: int) -> uuid.UUID:
-    return uuid.UUID(int=(day * _DAY_MS) << 80)
+    def _kept(self, table: str, rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        return [row for row in rows if days.day_of_row(table, row) not in self._dropped]

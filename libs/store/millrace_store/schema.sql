@@ -5,6 +5,33 @@ CREATE SCHEMA control;
 
 CREATE SCHEMA read;
 
+CREATE TABLE control.accounts (
+    id text NOT NULL,
+    version bigint NOT NULL,
+    name text NOT NULL,
+    plan text NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    unordered text[] DEFAULT '{}'::text[] NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    retention_days integer DEFAULT 14 NOT NULL
+);
+
+COMMENT ON COLUMN control.accounts.unordered IS 'identifiers whose order was given up so that they spread';
+
+CREATE FUNCTION control.kept_since(account text) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    RETURN (SELECT (date_trunc('day'::text, now(), 'UTC'::text) - make_interval(hours => (24 * accounts.retention_days))) FROM control.accounts WHERE (accounts.id = kept_since.account));
+
+CREATE FUNCTION control.first_kept(account text) RETURNS uuid
+    LANGUAGE sql STABLE
+    RETURN ((lpad(to_hex(((EXTRACT(epoch FROM control.kept_since(account)) * (1000)::numeric))::bigint), 12, '0'::text) || repeat('0'::text, 20)))::uuid;
+
+CREATE FUNCTION control.payload_bytes(payload bytea) RETURNS integer
+    LANGUAGE sql IMMUTABLE
+    RETURN CASE WHEN ((octet_length(payload) = 37) AND (get_byte(payload, 0) = 0)) THEN ((('x'::text || encode(substr(payload, 2, 4), 'hex'::text)))::bit(32))::integer ELSE octet_length(payload) END;
+
+COMMENT ON FUNCTION control.payload_bytes(payload bytea) IS 'the size of a payload, wherever it lies; reads none';
+
 CREATE FUNCTION control.wake_relay() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -13,18 +40,6 @@ BEGIN
     RETURN NULL;
 END
 $$;
-
-CREATE TABLE control.accounts (
-    id text NOT NULL,
-    version bigint NOT NULL,
-    name text NOT NULL,
-    plan text NOT NULL,
-    enabled boolean DEFAULT true NOT NULL,
-    unordered text[] DEFAULT '{}'::text[] NOT NULL,
-    created_at timestamp with time zone NOT NULL
-);
-
-COMMENT ON COLUMN control.accounts.unordered IS 'identifiers whose order was given up so that they spread';
 
 CREATE TABLE control.api_keys (
     account text NOT NULL,
@@ -69,6 +84,15 @@ ALTER TABLE control.control_outbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENT
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE TABLE control.dropped_days (
+    day date NOT NULL,
+    first_id uuid NOT NULL,
+    after_id uuid NOT NULL,
+    dropped_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON COLUMN control.dropped_days.after_id IS 'the first id of the day behind it';
 
 CREATE TABLE control.idempotency_keys (
     account text NOT NULL,
@@ -210,6 +234,22 @@ CREATE TABLE read.dead_letters (
     key bytea,
     value bytea,
     headers jsonb NOT NULL
+)
+PARTITION BY RANGE (at);
+
+CREATE TABLE read.dead_letters_default (
+    topic text CONSTRAINT dead_letters_topic_not_null NOT NULL,
+    partition integer CONSTRAINT dead_letters_partition_not_null NOT NULL,
+    "offset" bigint CONSTRAINT dead_letters_offset_not_null NOT NULL,
+    account text CONSTRAINT dead_letters_account_not_null NOT NULL,
+    at timestamp with time zone CONSTRAINT dead_letters_at_not_null NOT NULL,
+    reason text CONSTRAINT dead_letters_reason_not_null NOT NULL,
+    source_topic text,
+    source_partition integer,
+    source_offset bigint,
+    key bytea,
+    value bytea,
+    headers jsonb CONSTRAINT dead_letters_headers_not_null NOT NULL
 );
 
 CREATE TABLE read.deliveries (
@@ -367,6 +407,23 @@ CREATE TABLE read.events_default (
     json_refused text
 );
 
+CREATE TABLE read.payloads (
+    owner uuid NOT NULL,
+    digest bytea NOT NULL,
+    account text NOT NULL,
+    bytes bytea NOT NULL
+)
+PARTITION BY RANGE (owner);
+
+COMMENT ON COLUMN read.payloads.owner IS 'the event, run or delivery: the day of its id is the payload''s';
+
+CREATE TABLE read.payloads_default (
+    owner uuid CONSTRAINT payloads_owner_not_null NOT NULL,
+    digest bytea CONSTRAINT payloads_digest_not_null NOT NULL,
+    account text CONSTRAINT payloads_account_not_null NOT NULL,
+    bytes bytea CONSTRAINT payloads_bytes_not_null NOT NULL
+);
+
 CREATE TABLE read.positions (
     topic text NOT NULL,
     partition integer NOT NULL,
@@ -483,6 +540,8 @@ CREATE TABLE read.steps_default (
     output bytea
 );
 
+ALTER TABLE ONLY read.dead_letters ATTACH PARTITION read.dead_letters_default DEFAULT;
+
 ALTER TABLE ONLY read.deliveries ATTACH PARTITION read.deliveries_default DEFAULT;
 
 ALTER TABLE ONLY read.delivery_attempts ATTACH PARTITION read.delivery_attempts_default DEFAULT;
@@ -492,6 +551,8 @@ ALTER TABLE ONLY read.event_matches ATTACH PARTITION read.event_matches_default 
 ALTER TABLE ONLY read.event_outcomes ATTACH PARTITION read.event_outcomes_default DEFAULT;
 
 ALTER TABLE ONLY read.events ATTACH PARTITION read.events_default DEFAULT;
+
+ALTER TABLE ONLY read.payloads ATTACH PARTITION read.payloads_default DEFAULT;
 
 ALTER TABLE ONLY read.runs ATTACH PARTITION read.runs_default DEFAULT;
 
@@ -517,6 +578,9 @@ ALTER TABLE ONLY control.control_outbox
 ALTER TABLE ONLY control.control_outbox
     ADD CONSTRAINT control_outbox_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY control.dropped_days
+    ADD CONSTRAINT dropped_days_pkey PRIMARY KEY (day);
+
 ALTER TABLE ONLY control.idempotency_keys
     ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (account, api_key, key);
 
@@ -539,7 +603,10 @@ ALTER TABLE ONLY read.account_book
     ADD CONSTRAINT account_book_pkey PRIMARY KEY (partition, bucket);
 
 ALTER TABLE ONLY read.dead_letters
-    ADD CONSTRAINT dead_letters_pkey PRIMARY KEY (topic, partition, "offset");
+    ADD CONSTRAINT dead_letters_pkey PRIMARY KEY (topic, partition, "offset", at);
+
+ALTER TABLE ONLY read.dead_letters_default
+    ADD CONSTRAINT dead_letters_default_pkey PRIMARY KEY (topic, partition, "offset", at);
 
 ALTER TABLE ONLY read.deliveries
     ADD CONSTRAINT deliveries_pkey PRIMARY KEY (id);
@@ -570,6 +637,12 @@ ALTER TABLE ONLY read.events
 
 ALTER TABLE ONLY read.events_default
     ADD CONSTRAINT events_default_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY read.payloads
+    ADD CONSTRAINT payloads_pkey PRIMARY KEY (owner, digest);
+
+ALTER TABLE ONLY read.payloads_default
+    ADD CONSTRAINT payloads_default_pkey PRIMARY KEY (owner, digest);
 
 ALTER TABLE ONLY read.positions
     ADD CONSTRAINT positions_pkey PRIMARY KEY (topic, partition);
@@ -608,7 +681,9 @@ CREATE INDEX webhook_endpoints_account_id_idx ON control.webhook_endpoints USING
 
 CREATE INDEX webhook_endpoints_old_secret_until_idx ON control.webhook_endpoints USING btree (old_secret_until) WHERE (old_secret_until IS NOT NULL);
 
-CREATE INDEX dead_letters_account_at_topic_partition_offset_idx ON read.dead_letters USING btree (account, at DESC, topic, partition, "offset" DESC);
+CREATE INDEX dead_letters_account_at_topic_partition_offset_idx ON ONLY read.dead_letters USING btree (account, at DESC, topic, partition, "offset" DESC);
+
+CREATE INDEX dead_letters_default_account_at_topic_partition_offset_idx ON read.dead_letters_default USING btree (account, at DESC, topic, partition, "offset" DESC);
 
 CREATE INDEX deliveries_account_created_at_id_idx ON ONLY read.deliveries USING btree (account, created_at DESC, id DESC);
 
@@ -658,6 +733,10 @@ CREATE INDEX runs_subscription_created_at_id_idx ON ONLY read.runs USING btree (
 
 CREATE INDEX runs_default_subscription_created_at_id_idx ON read.runs_default USING btree (subscription, created_at DESC, id DESC) WHERE (subscription IS NOT NULL);
 
+ALTER INDEX read.dead_letters_account_at_topic_partition_offset_idx ATTACH PARTITION read.dead_letters_default_account_at_topic_partition_offset_idx;
+
+ALTER INDEX read.dead_letters_pkey ATTACH PARTITION read.dead_letters_default_pkey;
+
 ALTER INDEX read.deliveries_account_created_at_id_idx ATTACH PARTITION read.deliveries_default_account_created_at_id_idx;
 
 ALTER INDEX read.deliveries_account_status_created_at_id_idx ATTACH PARTITION read.deliveries_default_account_status_created_at_id_idx;
@@ -681,6 +760,8 @@ ALTER INDEX read.events_account_identifier_received_at_id_idx ATTACH PARTITION r
 ALTER INDEX read.events_account_received_at_id_idx ATTACH PARTITION read.events_default_account_received_at_id_idx;
 
 ALTER INDEX read.events_pkey ATTACH PARTITION read.events_default_pkey;
+
+ALTER INDEX read.payloads_pkey ATTACH PARTITION read.payloads_default_pkey;
 
 ALTER INDEX read.runs_account_created_at_id_idx ATTACH PARTITION read.runs_default_account_created_at_id_idx;
 

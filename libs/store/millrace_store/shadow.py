@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 
 from millrace_core.errors import Fatal, Stale
 from millrace_store import queries
+from millrace_store.days import BY_TIME, DATED
 from millrace_store.migrations import packaged
 from millrace_store.pool import Connection
-from millrace_store.projection import PARTITIONED, Place
+from millrace_store.projection import Place
 
 LIVE, SHADOW, OLD = "read", "read_rebuild", "read_old"
 _LOCK = 0x726562756C640001  # "rebuld": any fixed number of its own
@@ -63,11 +64,9 @@ async def keep_older(connection: Connection, before: Mapping[str, datetime]) -> 
     read: what it then says of them is merged, and says nothing new of rows that would not have needed copying."""
     kept = {}
     for table, moment in sorted(before.items()):
-        condition = "at < $1" if table not in PARTITIONED else "{key} < $1::uuid"
-        key = await connection.fetchval(_SQL["first_column"], f"{SHADOW}.{table}")
-        bound = moment if table not in PARTITIONED else _first_id(moment)
+        bound = moment if table == BY_TIME else _first_id(moment)
         status = await connection.execute(
-            f"INSERT INTO {SHADOW}.{table} SELECT * FROM {LIVE}.{table} WHERE {condition.format(key=key)} "
+            f"INSERT INTO {SHADOW}.{table} SELECT * FROM {LIVE}.{table} WHERE {DATED[table]} < $1 "
             "ON CONFLICT DO NOTHING",
             bound,
         )

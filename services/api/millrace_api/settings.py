@@ -6,9 +6,18 @@ from millrace_runtime.settings import (
     KeyRingSettings,
     PepperSettings,
     PostgresSettings,
+    RetentionSettings,
     ServiceSettings,
 )
 
 
-class ApiSettings(ServiceSettings, PostgresSettings, HttpSettings, PepperSettings, KeyRingSettings, EgressSettings):
+class ApiSettings(
+    ServiceSettings,
+    PostgresSettings,
+    HttpSettings,
+    PepperSettings,
+    KeyRingSettings,
+    EgressSettings,
+    RetentionSettings,
+):
     """Nothing of its own beside the parts."""

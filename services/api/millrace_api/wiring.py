@@ -61,6 +61,7 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         log=producer,
         keys=KeyMaker(pepper, KeyRing.parse(settings.key_ring.get_secret_value())),
         clock=context.clock,
+        retention_days_max=settings.retention_days_max,
         egress=networks(settings.egress_allow),
     )
     replaying = Replaying(

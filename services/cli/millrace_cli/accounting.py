@@ -143,6 +143,7 @@ class Accounting:
         self._lettered_ids: set[str] = set()
         self._lettered: set[Place] = set()
         self._rows: dict[str, set[tuple[object, ...]]] = {}
+        self._letter_ms: dict[tuple[object, ...], int] = {}
         self.unreadable = 0
         """Records that could not be parsed. Each must be a dead letter; those on `events` are checked."""
 
@@ -231,6 +232,7 @@ class Accounting:
         if (id := header(record, ID)) is not None:
             self._lettered_ids.add(id.decode("utf-8", "replace"))
         self._row("dead_letters", *place)
+        self._letter_ms[place] = record.timestamp
 
     def _run(self, id: str, record: Received, *, is_row: bool = True) -> _Run:
         if is_row:
@@ -249,9 +251,22 @@ class Accounting:
         self._rows.setdefault(table, set()).add(key)
 
     # ── judging ─────────────────────────────────────────────────────────────────────────────────────────────────────
-    def rows(self) -> dict[str, int]:
-        """How many rows the records fed so far should have become, by table."""
-        return {table: len(keys) for table, keys in self._rows.items()}
+    def rows(self, dropped: frozenset[int] = frozenset()) -> dict[str, int]:
+        """How many rows the records fed so far should have become, by table, but for those of days (since 1970) that
+        were dropped."""
+        if not dropped:
+            return {table: len(keys) for table, keys in self._rows.items()}
+        return {
+            table: sum(self._day_of(table, key) not in dropped for key in keys) for table, keys in self._rows.items()
+        }
+
+    def _day_of(self, table: str, key: tuple[object, ...]) -> int:
+        if table == "dead_letters":
+            return self._letter_ms[key] // ids.DAY_MS
+        try:
+            return ids.time_ms_of(str(key[0])) // ids.DAY_MS
+        except Reject:  # a row of it never was
+            return -1
 
     def report(
         self,

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, cast, get_args
 
 from millrace_cli.settings import KeySettings
-from millrace_core import ids
+from millrace_core import ids, limits
 from millrace_core.clock import SystemClock
 from millrace_core.credentials import Surface, hint, key_digest, new_key, new_ops_secret, parse_pepper
 from millrace_core.errors import Reject
@@ -35,6 +35,8 @@ class Seals:
     dsn: str
     pepper: bytes
     ring: KeyRing
+    retention_days: int = limits.RETENTION_DAYS_DEFAULT
+    """Of accounts that are made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +67,23 @@ def seals() -> Seals:
         settings.postgres.get_secret_value(),
         parse_pepper(settings.key_pepper.get_secret_value()),
         KeyRing.parse(settings.key_ring.get_secret_value()),
+        settings.retention_days,
     )
 
 
 async def create_key(seals: Seals, *, account: str, plan: str, wanted: Wanted) -> Made:
     """Make a key, and the account where there is none of that name."""
     async with _transaction(seals.dsn) as connection:
-        row = await ensure_account(connection, name=account, plan=plan)
+        row = await ensure_account(connection, name=account, plan=plan, retention_days=seals.retention_days)
         return await _insert(connection, row["id"], wanted, seals)
 
 
 async def ensure_demo(seals: Seals, keys: Mapping[str, Any]) -> int:
     """The demo account with the keys of dev.json; how many keys were missing."""
     async with _transaction(seals.dsn) as connection:
-        account = await ensure_account(connection, name=DEMO_ACCOUNT, plan=DEMO_PLAN)
+        account = await ensure_account(
+            connection, name=DEMO_ACCOUNT, plan=DEMO_PLAN, retention_days=seals.retention_days
+        )
         missing = 0
         for wanted in demo_keys(keys):
             assert wanted.text is not None
@@ -126,16 +131,31 @@ async def revoke_key(dsn: str, *, account: str, id: str) -> None:
             await outbox.append(connection, key_entry(revoked))
 
 
-async def ensure_account(connection: Connection, *, name: str, plan: str) -> Row:
+async def ensure_account(connection: Connection, *, name: str, plan: str, retention_days: int) -> Row:
     """The account of that name, made where there is none."""
     found = await connection.fetchrow(_ACCOUNTS["find_account"], name)
     if found is not None:
         return found
-    made = await connection.fetchrow(_ACCOUNTS["insert_account"], ids.new_id(ids.ACCOUNT), name, plan, _now())
+    made = await connection.fetchrow(
+        _ACCOUNTS["insert_account"], ids.new_id(ids.ACCOUNT), name, plan, _now(), retention_days
+    )
     if made is None:  # somebody else was first
         return await _account(connection, name)
     await outbox.append(connection, account_entry(made))
     return made
+
+
+async def keep(dsn: str, *, account: str, days: int | None, most: int) -> str:
+    """Set how many days an account keeps, if any are given; what it keeps, in a line. Raises Reject."""
+    if days is not None and not limits.RETENTION_DAYS_MIN <= days <= most:
+        raise Reject(f"an account keeps {limits.RETENTION_DAYS_MIN} to {most} days here (MILLRACE_RETENTION_DAYS_MAX)")
+    async with _transaction(dsn) as connection:
+        owner = await _account(connection, account)
+        if days is not None:
+            await connection.execute(_ACCOUNTS["keep_account"], owner["id"], days)
+        row = await connection.fetchrow(_ACCOUNTS["get_account"], owner["id"])
+    assert row is not None
+    return f"{account} keeps {row['retention_days']} days: what was received since {row['kept_since']:%Y-%m-%d %H:%M}Z"
 
 
 async def _insert(connection: Connection, account: str, wanted: Wanted, seals: Seals) -> Made:

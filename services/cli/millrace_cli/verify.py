@@ -2,7 +2,7 @@
 
 Order matters: the readers' positions first, the ends of the facts next, the other ends last. Whatever a position has
 passed was decided, and its traces acked, before the position was read, so they lie within the ends. The read models
-are compared by their numbers of rows, once the projector has passed those ends.
+are compared by their numbers of rows, once the projector has passed those ends; days that were dropped are left out.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from millrace_kafka.admin import Admin
 from millrace_kafka.client import Cluster
 from millrace_kafka.groups import GROUPS
 from millrace_kafka.reader import Part, Reader
-from millrace_store import queries
+from millrace_store import days, queries
 from millrace_store.pool import AWAY, Connection, connect
 
 PROJECTOR_WAIT_S = 30.0
@@ -72,7 +72,7 @@ async def verify(
     verified = Verified(book.report(positions, now_ms=clock.now_ms(), begins_ms=begins_ms, span=span))
     if dsn is not None and span == ALWAYS:
         verified.differences = await _differences(
-            dsn, book.rows(), ends, account=account, is_whole=not begins_ms, wait_s=wait_s
+            dsn, book.rows, ends, account=account, is_whole=not begins_ms, wait_s=wait_s
         )
         verified.compared = True
     return verified
@@ -92,7 +92,7 @@ async def _begins(reader: Reader, starts: Mapping[Part, int], ends: Mapping[Part
 
 async def _differences(
     dsn: str,
-    expected: Mapping[str, int],
+    rows: Callable[[frozenset[int]], Mapping[str, int]],
     ends: Mapping[Part, int],
     *,
     account: str | None,
@@ -105,6 +105,8 @@ async def _differences(
         passed = await _passed(connection, sql["positions"], ends, wait_s)
         if passed is None:
             return [f"the projector has not passed the ends of the log within {wait_s:g} s: is it running?"]
+        dropped = await days.every_dropped(connection)
+        expected = rows(dropped)
         counted = await connection.fetch(sql["row_counts"], account)
         found: dict[str, int] = dict(counted[0])
         # Rows may be more than the log tells of when the log has lost its beginning or has gone on meanwhile.

@@ -19,8 +19,9 @@ from millrace_kafka.topics import short_name
 from millrace_projector.handlers import HANDLERS
 from millrace_projector.ports import Letters, Told
 from millrace_projector.rows import Rows
+from millrace_store.days import BY_TIME, DATED, day_of, day_of_row
 from millrace_store.pool import Connection
-from millrace_store.projection import PARTITIONED, AlreadyThere, Move, Place, Projection, Refused, Write, day_of
+from millrace_store.projection import AlreadyThere, Move, Place, Projection, Refused, Write
 
 # After a row that was expected to be new was there already, its table is written the careful way for so many batches:
 # where one repeat is, others follow.
@@ -93,10 +94,11 @@ class Batches:
             if self.positions[place] != end
         ]
 
-    async def _commit(self, connection: Connection, writes: list[Write], moves: list[Move]) -> None:
+    async def _commit(self, connection: Connection, writes: Sequence[Write], moves: list[Move]) -> None:
         if not moves:
             return
         await self._projection.ensure_days(connection, _days(writes), now_ms=self._clock.now_ms())
+        writes = self._projection.kept(writes)
         began = self._clock.monotonic()
         await self._written(connection, moves, writes)
         self._told.committed(self._clock.monotonic() - began)
@@ -105,7 +107,7 @@ class Batches:
         for move in moves:
             self.positions[move.topic, move.partition] = move.next_offset
 
-    async def _written(self, connection: Connection, moves: list[Move], writes: list[Write]) -> None:
+    async def _written(self, connection: Connection, moves: list[Move], writes: Sequence[Write]) -> None:
         while True:
             try:
                 await self._projection.write(connection, moves, writes, careful=frozenset(self._careful))
@@ -144,8 +146,10 @@ def _writes(rows: Rows) -> list[Write]:
 
 
 def _days(writes: Sequence[Write]) -> set[int]:
-    ids = {row[0][:12] for write in writes if write.table in PARTITIONED for row in (*write.fresh, *write.merged)}
-    return {day_of(id) for id in ids}
+    by_id = [write for write in writes if write.table in DATED and write.table != BY_TIME]
+    ids = {row[0][:12] for write in by_id for row in (*write.fresh, *write.merged)}
+    letters = {day_of_row(BY_TIME, row) for write in writes if write.table == BY_TIME for row in write.fresh}
+    return {day_of(id) for id in ids} | letters
 
 
 def _time(ms: int | None) -> datetime | None:

@@ -32,6 +32,7 @@ from millrace_core.messages import (
     StepStarted,
     decode,
 )
+from millrace_core.payloads import is_large
 from millrace_core.record import ACCOUNT, SOURCE, Received, header
 from millrace_projector.control_records import control_changed
 from millrace_projector.rows import Rows
@@ -52,6 +53,7 @@ from millrace_projector.values import (
 )
 
 NO_PLACE = (-1, -1)
+_TOO_LARGE = "it is too large to be searched"
 
 
 class _PlanHead(msgspec.Struct, frozen=True, gc=False):
@@ -68,14 +70,14 @@ def event_posted(record: Received, rows: Rows) -> None:
     id = uuid_hex(event.id)
     if event.replay is not None:
         return
-    properties = bytes(event.properties)
-    copy, refused = json_copy(properties)
+    account, properties = clean(event.account), bytes(event.properties)
+    copy, refused = json_copy(properties) if not is_large(properties) else (None, _TOO_LARGE)
     extensions = None
     if event.extensions is not None:
         extensions = json.dumps({clean(name): clean(value) for name, value in event.extensions.items()})
     row = (
         id,
-        clean(event.account),
+        account,
         clean(event.identifier),
         moment(event.received_at),
         clean_or_none(event.timestamp),
@@ -86,7 +88,7 @@ def event_posted(record: Received, rows: Rows) -> None:
         extensions,
         record.partition,
         record.offset,
-        properties,
+        rows.held(id, account, properties),
         copy,
         refused,
     )
@@ -125,11 +127,11 @@ def run_asked(record: Received, rows: Rows) -> None:
     command: RunCommand = decode(record.value, RunCommand)  # type: ignore[arg-type]
     if not isinstance(command, StartRun):
         return
-    id, created_at = uuid_hex(command.run), moment(record.timestamp)
+    id, account, created_at = uuid_hex(command.run), clean(command.account), moment(record.timestamp)
     plan_id, kind, version, name = _plan(command.plan)
     subscription = uuid_hex_or_none(command.subscription)
     event = None if command.event is None else uuid_hex(command.event.id)
-    row = rows.run(id, clean(command.account))
+    row, held = rows.run(id, account), rows.held(id, account, bytes(command.input))
     if row.created_at is not None:
         return
     row.is_fresh = True
@@ -138,7 +140,7 @@ def run_asked(record: Received, rows: Rows) -> None:
     row.subscription, row.event = subscription, event
     row.identifier = None if command.event is None else clean(command.event.identifier)
     row.requested_by = clean_or_none(command.requested_by)
-    row.input = bytes(command.input)
+    row.input = held
 
 
 def run_told(record: Received, rows: Rows) -> None:
@@ -176,9 +178,9 @@ def _step_started(fact: StepStarted, rows: Rows) -> None:
 def _step_completed(fact: StepCompleted, rows: Rows) -> None:
     run, account, at, attempt = uuid_hex(fact.run), clean(fact.account), moment(fact.at), int4(fact.attempt)
     node = clean(fact.node)
-    step = rows.step(run, node, account)
+    step, held = rows.step(run, node, account), rows.held(run, account, bytes(fact.output))
     if step.becomes("completed", attempt):
-        step.ended_at, step.output = at, bytes(fact.output)
+        step.ended_at, step.output = at, held
     row = rows.step_attempt(run, node, attempt, account)
     if row.status == "running":
         row.status, row.ended_at, row.duration_ms = "completed", at, fact.duration_ms
@@ -199,12 +201,12 @@ def _step_failed(fact: StepFailed, rows: Rows) -> None:
 
 
 def _run_ended(fact: RunEnded, rows: Rows) -> None:
-    id, at = uuid_hex(fact.run), moment(fact.at)
-    row = rows.run(id, clean(fact.account))
+    id, account, at = uuid_hex(fact.run), clean(fact.account), moment(fact.at)
+    row, held = rows.run(id, account), rows.held(id, account, bytes(fact.output))
     if row.becomes(fact.outcome):
         row.ended_at = at
         row.error_code, row.error_message = _error(fact.error)
-        row.output = bytes(fact.output)
+        row.output = held
 
 
 def delivery_asked(record: Received, rows: Rows) -> None:
@@ -215,14 +217,15 @@ def delivery_asked(record: Received, rows: Rows) -> None:
     # Never the record's own time: of several records for one delivery, in different topics, any may be read first.
     created_at = moment(delivery.created_at or ids.time_ms_of(delivery.id))
     subscription = None if delivery.subscription is None else known_uuid_hex(delivery.subscription)
-    row = rows.delivery(id, clean(delivery.account), endpoint, event)
+    account = clean(delivery.account)
+    row, held = rows.delivery(id, account, endpoint, event), rows.held(id, account, bytes(delivery.body))
     if row.created_at is not None:
         return
     row.is_fresh = delivery.attempt <= 1
     row.created_at = created_at
     row.subscription = subscription
     row.type = clean(delivery.type)
-    row.body = bytes(delivery.body)
+    row.body = held
 
 
 def delivery_told(record: Received, rows: Rows) -> None:

@@ -55,6 +55,8 @@ class Projector:
         self._gather_s = gather_s
         self._records_max = records_max
         self._why: str | None = "not started"
+        self.is_behind = True
+        """Whether records wait that are not in the read models, as known a second ago."""
         self._off_log: dict[Place, str] = {}
         self._generation = -1
         self._committed_at = 0.0
@@ -178,6 +180,7 @@ class Projector:
             return
         self._aged_at = now
         wall_ms = self._clock.now_ms()
+        self.is_behind = self._why is not None or any(consumer.behind(place) for place in consumer.owned)
         for place in consumer.owned:
             behind = consumer.behind(place)
             age_s = max(0, wall_ms - self._times.get(place, wall_ms)) / 1000 if behind else 0.0

@@ -2,8 +2,8 @@
 
 From each partition's start to its end, through the very handlers of the live projector, into a shadow schema. Rows
 whose records the log no longer holds are copied from the old schema first (not with `--drop`: then the log alone
-speaks). When the shadow has passed the live positions the names are swapped in one transaction; the live projector,
-which may run all the while, finds its positions moved and goes on in the new schema.
+speaks), and days that were dropped stay so. When the shadow has passed the live positions the names are swapped in one
+transaction; the live projector, which may run all the while, finds its positions moved and goes on in the new schema.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from millrace_projector.handlers import TOPICS
 from millrace_projector.ports import Letters, Untold
 from millrace_projector.settings import ProjectorSettings
 from millrace_runtime import settings as read_settings
-from millrace_store import shadow
+from millrace_store import days, shadow
 from millrace_store.pool import Connection, connect
 from millrace_store.projection import Projection
 
@@ -48,6 +48,15 @@ ORIGINS: Mapping[str, tuple[str, ...]] = {
     "deliveries": ("deliveries", "deliveries-tx", "deliveries-overflow", "delivery-facts"),
     "delivery_attempts": ("delivery-facts",),
     "dead_letters": ("dead-letters", "dead-letters-tx"),
+    "payloads": (
+        "events",
+        "run-commands",
+        "run-commands-tx",
+        "run-facts",
+        "deliveries",
+        "deliveries-tx",
+        "deliveries-overflow",
+    ),
 }
 
 
@@ -104,6 +113,7 @@ async def rebuild(
             rebuilt = Rebuilt()
             starts = await reader.starts(await reader.partitions(TOPICS))
             if not drop and await shadow.exists(connection):
+                await days.make(connection, (await days.look(connection)).attached, schema=shadow.SHADOW)
                 rebuilt.kept = await shadow.keep_older(connection, await _older(reader, starts))
                 say(f"kept {sum(rebuilt.kept.values())} rows from before the log's start")
             await projection.begin(connection, starts)

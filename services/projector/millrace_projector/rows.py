@@ -10,6 +10,7 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Final
 
+from millrace_core import payloads
 from millrace_projector import tables
 from millrace_projector.tables import Row, Table
 
@@ -287,6 +288,19 @@ class Rows:
         self.delivery_attempts: dict[Row, Row] = {}
         self.dead_letters: list[Row] = []
         self.account_book: dict[tuple[int, int], bytearray] = {}
+        self.payloads: dict[Row, Row] = {}
+
+    def held(self, owner: str, account: str, payload: bytes) -> bytes:
+        """What a row holds of a payload of this event, run or delivery: itself, or a reference where it is large.
+
+        Call it for every record that says one, in force or not: which payloads there are then follows from the log
+        alone, wherever one batch ends and the next begins."""
+        if not payloads.is_large(payload):
+            return payload
+        reference = payloads.reference_to(payload)
+        key = owner, payloads.digest_in(reference)
+        self.payloads.setdefault(key, (*key, account, payload))
+        return reference
 
     def run(self, id: str, account: str) -> RunRow:
         row = self.runs.get(id)
@@ -331,6 +345,7 @@ class Rows:
         ):
             found.append((table, _sorted(table, list(kept.values())), []))
         found.append((tables.DEAD_LETTERS, _sorted(tables.DEAD_LETTERS, self.dead_letters), []))
+        found.append((tables.PAYLOADS, [], _sorted(tables.PAYLOADS, list(self.payloads.values()))))
         for table, merged in (
             (tables.RUNS, self.runs),
             (tables.STEPS, self.steps),

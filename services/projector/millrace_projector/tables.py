@@ -159,6 +159,7 @@ DEAD_LETTERS = Table(
     ),
     key=3,
 )
+PAYLOADS = Table("payloads", ("owner", "digest", "account", "bytes"), key=2)
 
 ACCOUNT_BOOK = Table("account_book", ("partition", "bucket", "decided"), key=2)
 
@@ -173,4 +174,5 @@ TABLES = (
     DELIVERY_ATTEMPTS,
     DEAD_LETTERS,
     ACCOUNT_BOOK,
+    PAYLOADS,
 )

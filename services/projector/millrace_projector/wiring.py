@@ -5,11 +5,13 @@ import math
 from collections.abc import Mapping
 from functools import partial
 
+from millrace_core import limits
 from millrace_kafka.client import Cluster
 from millrace_kafka.positioned import PositionedConsumer
 from millrace_kafka.producer import PlainProducer
 from millrace_projector.batches import Batches
 from millrace_projector.handlers import TOPICS
+from millrace_projector.keeping import Keeper, Seen
 from millrace_projector.processor import Projector
 from millrace_projector.reconciler import Balance, Reconciler, settled
 from millrace_projector.settings import ProjectorSettings
@@ -41,6 +43,23 @@ class Meters:
 
     def age(self, topic: str, partition: int, seconds: float) -> None:
         self._age.labels(topic, str(partition)).set(seconds)
+
+
+class Days:
+    """What the keeper sees, as metrics."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._days = metrics.gauge(metric_defs.PROJECTOR_DAYS)
+        self._oldest = metrics.gauge(metric_defs.PROJECTOR_OLDEST_DAY_AGE_SECONDS)
+        self._failures = metrics.counter(metric_defs.PROJECTOR_DAY_FAILURES)
+
+    def seen(self, days: Seen) -> None:
+        self._oldest.set(days.oldest_age_s)
+        for state, count in (("kept", days.kept), ("ahead", days.ahead), ("due", days.due)):
+            self._days.labels(state).set(count)
+
+    def failed(self, what: str) -> None:
+        self._failures.labels(what).inc()
 
 
 class Balances:
@@ -87,6 +106,18 @@ async def wire(settings: ProjectorSettings, context: Context) -> Mapping[str, Wo
         clock=context.clock,
         log=context.log,
     )
+    keeper = Keeper(
+        connect=partial(
+            connect,
+            settings.postgres.get_secret_value(),
+            name="millrace projector, days",
+            statement_s=limits.DAY_STATEMENT_S_MAX,
+        ),
+        is_behind=lambda: projector.is_behind,
+        told=Days(context.metrics),
+        clock=context.clock,
+        log=context.log,
+    )
     context.metrics.watch(metric_defs.UNACCOUNTED_AGE_SECONDS, reconciler.age_s)
     context.health.add("projector", projector.ready)
-    return {"projector": projector.run, "reconciler": reconciler.run}
+    return {"projector": projector.run, "reconciler": reconciler.run, "keeper": keeper.run}

@@ -146,4 +146,9 @@ INSERT INTO read.dead_letters
 SELECT * FROM unnest(
     $1::text[], $2::integer[], $3::bigint[], $4::text[], $5::timestamptz[], $6::text[], $7::text[], $8::integer[],
     $9::bigint[], $10::bytea[], $11::bytea[], $12::jsonb[])
-ON CONFLICT (topic, partition, "offset") DO NOTHING;
+ON CONFLICT (topic, partition, "offset", at) DO NOTHING;
+
+-- name: merge_payloads
+INSERT INTO read.payloads
+SELECT * FROM unnest($1::uuid[], $2::bytea[], $3::text[], $4::bytea[])
+ON CONFLICT (owner, digest) DO NOTHING;

@@ -11,9 +11,6 @@ JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = $1 AND c.relkind IN ('r', 'p')
 ORDER BY c.relispartition DESC, c.relname;
 
--- name: first_column
-SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = $1::text::regclass AND attnum = 1;
-
 -- name: keep_account_book
 INSERT INTO read_rebuild.account_book SELECT * FROM read.account_book;
 

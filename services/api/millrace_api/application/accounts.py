@@ -5,6 +5,7 @@ from datetime import datetime
 
 from millrace_api.application.changes import Change
 from millrace_api.application.problems import Invalid, NotFound, at
+from millrace_core import limits
 from millrace_core.identifiers import parse_identifier
 from millrace_store import queries
 from millrace_store.aggregates import Row, account_entry
@@ -16,12 +17,16 @@ UNORDERED_MAX = 1_000
 
 @dataclass(frozen=True, slots=True)
 class AccountView:
+    """What was received before `kept_since` is not shown any more: that many whole UTC days before today."""
+
     id: str
     name: str
     plan: str
     enabled: bool
     unordered: list[str]
     created_at: datetime
+    retention_days: int
+    kept_since: datetime
 
 
 async def get(tx: Connection, account: str) -> AccountView:
@@ -31,7 +36,7 @@ async def get(tx: Connection, account: str) -> AccountView:
     return _view(row)
 
 
-async def set_unordered(change: Change, account: str, unordered: list[str]) -> AccountView:
+async def set_unordered(change: Change, account: str, unordered: list[str]) -> None:
     """Give up the order of events of these identifiers, so that one identifier uses all partitions."""
     if len(unordered) > UNORDERED_MAX:
         raise Invalid(f"at most {UNORDERED_MAX} identifiers can be unordered", where="unordered")
@@ -42,8 +47,26 @@ async def set_unordered(change: Change, account: str, unordered: list[str]) -> A
     if row is None:
         raise NotFound("account", account)
     await change.publish(account_entry(row))
-    return _view(row)
+
+
+async def set_retention(tx: Connection, account: str, days: int, *, most: int) -> None:
+    """Show and keep the account's things for so many days. Fewer hide at once what is older."""
+    if not limits.RETENTION_DAYS_MIN <= days <= most:
+        raise Invalid(
+            f"must be {limits.RETENTION_DAYS_MIN} to {most}: no longer than the log can make the rows again",
+            where="retention_days",
+        )
+    await tx.execute(_SQL["keep_account"], account, days)
 
 
 def _view(row: Row) -> AccountView:
-    return AccountView(row["id"], row["name"], row["plan"], row["enabled"], row["unordered"], row["created_at"])
+    return AccountView(
+        id=row["id"],
+        name=row["name"],
+        plan=row["plan"],
+        enabled=row["enabled"],
+        unordered=row["unordered"],
+        created_at=row["created_at"],
+        retention_days=row["retention_days"],
+        kept_since=row["kept_since"],
+    )

@@ -27,6 +27,7 @@ class Api:
     log: Log
     keys: KeyMaker
     clock: Clock
+    retention_days_max: int
     egress: Sequence[Network] = ()
 
     async def found(self, read: Callable[[Connection], Awaitable[T]]) -> T:

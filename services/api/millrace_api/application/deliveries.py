@@ -10,7 +10,7 @@ from millrace_api.application.notation import stored, written
 from millrace_api.application.problems import Invalid, NotFound
 from millrace_api.application.views import ErrorView, Json, error_of, raw
 from millrace_core import ids
-from millrace_store import queries
+from millrace_store import payloads, queries
 from millrace_store.aggregates import Row
 from millrace_store.pool import Connection
 
@@ -71,8 +71,9 @@ async def get(tx: Connection, account: str, id: str) -> DeliveryView:
     row = await tx.fetchrow(_SQL["get_delivery"], account, uuid)
     if row is None:
         raise NotFound("delivery", id)
+    (whole,) = await payloads.restored(tx, account, [row], "body")
     attempts = [_attempt(attempt) for attempt in await tx.fetch(_SQL["attempts_of_delivery"], account, uuid)]
-    return DeliveryView(**_summary(row), body=raw(row["body"]), attempts=attempts)
+    return DeliveryView(**_summary(whole), body=raw(whole["body"]), attempts=attempts)
 
 
 async def listed(tx: Connection, account: str, *, below: Below, count: int, filter: Filter) -> list[DeliverySummary]:

@@ -10,7 +10,7 @@ from millrace_api.application.problems import NotFound, at
 from millrace_api.application.views import Json, raw
 from millrace_core import ids
 from millrace_core.identifiers import parse_identifier
-from millrace_store import queries
+from millrace_store import payloads, queries
 from millrace_store.aggregates import Row
 from millrace_store.pool import Connection
 
@@ -69,12 +69,13 @@ async def get(tx: Connection, account: str, id: str) -> EventView:
     row = await tx.fetchrow(_SQL["get_event"], account, uuid)
     if row is None:
         raise NotFound("event", id)
+    (whole,) = await payloads.restored(tx, account, [row], "properties")
     matches = [_match(match) for match in await tx.fetch(_SQL["matches_of_event"], account, uuid, MATCHES_SHOWN_MAX)]
     total = len(matches)
     if total == MATCHES_SHOWN_MAX:
         total = await tx.fetchval(_SQL["count_matches"], account, uuid)
     repeats = await tx.fetchval(_SQL["event_repeats"], account, uuid)
-    return _view(row, matches, total=total, repeats=repeats)
+    return _view(whole, matches, total=total, repeats=repeats)
 
 
 async def listed(

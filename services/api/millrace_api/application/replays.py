@@ -22,7 +22,7 @@ from millrace_core.errors import Reject
 from millrace_core.expressions import WhereConditions
 from millrace_core.matching import SubscriptionIndex
 from millrace_core.messages import Event, Raw, SubscriptionControl, encode
-from millrace_store import queries
+from millrace_store import payloads, queries
 from millrace_store.aggregates import Row
 from millrace_store.pool import Connection
 
@@ -177,8 +177,10 @@ async def page(tx: Connection, selection: Selection, *, after: tuple[datetime, U
     """The next events of the range, fitting or not, in the order in which they were received; none = its end."""
     bounds = (selection.account, *after, until, limits.REPLAY_PAGE_EVENTS, limits.REPLAY_PAGE_BYTES)
     if selection.identifier is None:
-        return await tx.fetch(_SQL["events_between"], *bounds)
-    return await tx.fetch(_SQL["events_of_between"], *bounds, selection.identifier)
+        rows = await tx.fetch(_SQL["events_between"], *bounds)
+    else:
+        rows = await tx.fetch(_SQL["events_of_between"], *bounds, selection.identifier)
+    return await payloads.restored(tx, selection.account, rows, "properties")
 
 
 def event_of(row: Row, account: str, *, replay: str | None = None, only: str | None = None) -> Event:

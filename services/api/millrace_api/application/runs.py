@@ -20,7 +20,7 @@ from millrace_core.errors import Reject, Retry
 from millrace_core.event import check_depth
 from millrace_core.messages import CancelRun, Raw, StartRun, encode, encode_with_payload
 from millrace_core.record import Output
-from millrace_store import queries
+from millrace_store import payloads, queries
 from millrace_store.aggregates import PLAN_PREFIX, Row
 from millrace_store.pool import Connection
 
@@ -141,11 +141,19 @@ async def get(tx: Connection, account: str, id: str) -> RunView:
     row = await tx.fetchrow(_SQL["get_run"], account, uuid)
     if row is None:
         raise NotFound("run", id)
+    (whole,) = await payloads.restored(tx, account, [row], "input", "output")
     attempts: dict[str, list[AttemptView]] = {}
     for attempt in await tx.fetch(_SQL["attempts_of_run"], account, uuid):
         attempts.setdefault(attempt["node"], []).append(_attempt(attempt))
-    steps = [_step(step, attempts) for step in await tx.fetch(_SQL["steps_of_run"], account, uuid)]
-    return RunView(**_summary(row), input=raw(row["input"]), output=raw(row["output"]), steps=steps)
+    steps = await payloads.restored(
+        tx, account, await tx.fetch(_SQL["steps_of_run"], account, uuid), "output", owner="run"
+    )
+    return RunView(
+        **_summary(whole),
+        input=raw(whole["input"]),
+        output=raw(whole["output"]),
+        steps=[_step(step, attempts) for step in steps],
+    )
 
 
 async def listed(tx: Connection, account: str, *, below: Below, count: int, filter: Filter) -> list[RunSummary]:

@@ -21,6 +21,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(rich_help_panel=PANEL)(migrate)
     app.command(rich_help_panel=PANEL)(verify)
     app.command(rich_help_panel=PANEL)(rebuild)
+    app.command(rich_help_panel=PANEL)(retention)
     app.add_typer(keys, name="keys", rich_help_panel=PANEL)
     app.add_typer(control, name="control", rich_help_panel=PANEL)
 
@@ -73,6 +74,20 @@ def _ms(at: datetime | None) -> int | None:
 def rebuild() -> None:
     """Build the read models anew from the log, beside those in use, and swap."""
     become("millrace_projector", "rebuild")
+
+
+def retention(
+    account: Account,
+    days: Annotated[int | None, typer.Option(help="From now on; what is older is hidden at once.")] = None,
+) -> None:
+    """Show or set for how many days an account's events, runs, deliveries and dead letters are kept."""
+    from millrace_cli import bootstrap
+    from millrace_cli.settings import KeepSettings
+    from millrace_runtime.settings import read
+
+    settings = read(KeepSettings)
+    dsn, most = settings.postgres.get_secret_value(), settings.retention_days_max
+    typer.echo(asyncio.run(bootstrap.keep(dsn, account=account, days=days, most=most)))
 
 
 @control.command()

@@ -1,7 +1,7 @@
 -- name: list_dead_letters
 SELECT topic, partition, "offset", at, reason, source_topic, source_partition, source_offset
 FROM read.dead_letters
-WHERE account = $1 AND at >= $4 AND at < $5
+WHERE account = $1 AND at >= GREATEST($4, (SELECT control.kept_since($1))) AND at < $5
   AND ($2::text IS NULL OR source_topic = $2) AND ($3::text IS NULL OR strpos(lower(reason), lower($3)) > 0)
   AND (at, topic, partition, "offset") < ($6, $7, $8, $9)
 ORDER BY at DESC, topic DESC, partition DESC, "offset" DESC LIMIT $10;
@@ -9,13 +9,14 @@ ORDER BY at DESC, topic DESC, partition DESC, "offset" DESC LIMIT $10;
 -- name: count_dead_letters
 SELECT count(*) FROM (
     SELECT FROM read.dead_letters
-    WHERE account = $1 AND at >= $4 AND at < $5
+    WHERE account = $1 AND at >= GREATEST($4, (SELECT control.kept_since($1))) AND at < $5
       AND ($2::text IS NULL OR source_topic = $2) AND ($3::text IS NULL OR strpos(lower(reason), lower($3)) > 0)
     LIMIT $6
 ) AS counted;
 
 -- name: get_dead_letter
-SELECT * FROM read.dead_letters WHERE account = $1 AND topic = $2 AND partition = $3 AND "offset" = $4;
+SELECT * FROM read.dead_letters
+WHERE account = $1 AND topic = $2 AND partition = $3 AND "offset" = $4 AND at >= (SELECT control.kept_since($1));
 
 -- name: redrives_of
 SELECT * FROM control.redrives
@@ -24,7 +25,7 @@ WHERE account = $1 AND topic = $2 AND partition = $3 AND "offset" = $4 ORDER BY 
 -- Oldest first, and none that was sent again before.
 -- name: letters_to_redrive
 SELECT * FROM read.dead_letters AS d
-WHERE account = $1 AND at >= $2 AND at < $3 AND source_topic = ANY($4::text[])
+WHERE account = $1 AND at >= GREATEST($2, (SELECT control.kept_since($1))) AND at < $3 AND source_topic = ANY($4::text[])
     AND ($5::text IS NULL OR strpos(lower(reason), lower($5)) > 0)
     AND NOT EXISTS (SELECT FROM control.redrives AS r
                     WHERE r.account = d.account AND r.topic = d.topic AND r.partition = d.partition
@@ -33,7 +34,7 @@ ORDER BY at, topic, partition, "offset" LIMIT $6;
 
 -- name: count_letters_to_redrive
 SELECT count(*) FROM read.dead_letters AS d
-WHERE account = $1 AND at >= $2 AND at < $3 AND source_topic = ANY($4::text[])
+WHERE account = $1 AND at >= GREATEST($2, (SELECT control.kept_since($1))) AND at < $3 AND source_topic = ANY($4::text[])
     AND ($5::text IS NULL OR strpos(lower(reason), lower($5)) > 0)
     AND NOT EXISTS (SELECT FROM control.redrives AS r
                     WHERE r.account = d.account AND r.topic = d.topic AND r.partition = d.partition

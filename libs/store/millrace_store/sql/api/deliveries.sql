@@ -1,13 +1,26 @@
+-- Newest first by (created_at, id): what is kept, and of earlier days what is not over, found by its status.
 -- name: list_deliveries
 SELECT id, endpoint, event, subscription, type, status, attempts, next_attempt_at, last_status, error_code,
        error_message, created_at, ended_at
-FROM read.deliveries
-WHERE account = $1 AND (created_at, id) < ($2, $3)
-  AND ($5::text IS NULL OR status = $5) AND ($6::uuid IS NULL OR endpoint = $6) AND ($7::uuid IS NULL OR event = $7)
+FROM (
+    (SELECT * FROM read.deliveries
+     WHERE account = $1 AND id >= (SELECT control.first_kept($1)) AND (created_at, id) < ($2, $3)
+       AND ($5::text IS NULL OR status = $5) AND ($6::uuid IS NULL OR endpoint = $6)
+       AND ($7::uuid IS NULL OR event = $7)
+     ORDER BY created_at DESC, id DESC LIMIT $4)
+    UNION ALL
+    (SELECT old.* FROM (VALUES ('queued'), ('retrying')) AS live (status) CROSS JOIN LATERAL (
+        SELECT * FROM read.deliveries AS d
+        WHERE account = $1 AND id < (SELECT control.first_kept($1)) AND (created_at, id) < ($2, $3)
+          AND d.status = live.status AND ($5::text IS NULL OR d.status = $5) AND ($6::uuid IS NULL OR endpoint = $6)
+          AND ($7::uuid IS NULL OR event = $7)
+        ORDER BY created_at DESC, id DESC LIMIT $4) AS old)
+) AS listed
 ORDER BY created_at DESC, id DESC LIMIT $4;
 
 -- name: get_delivery
-SELECT * FROM read.deliveries WHERE account = $1 AND id = $2;
+SELECT * FROM read.deliveries
+WHERE account = $1 AND id = $2 AND (id >= (SELECT control.first_kept($1)) OR status IN ('queued', 'retrying'));
 
 -- name: attempts_of_delivery
 SELECT n, outcome, at, duration_ms, url, status, error_code, error_message, response, retry_at

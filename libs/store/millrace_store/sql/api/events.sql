@@ -1,21 +1,22 @@
--- Newest first by (received_at, id); rows without `created_at` elsewhere are stubs and stay below the lists.
+-- Newest first by (received_at, id); rows without `created_at` elsewhere are stubs and stay below the lists. Nothing is
+-- shown of days before `first_kept`; statements without it are asked after one that has it.
 -- name: list_events
-SELECT id, identifier, received_at, "timestamp", unique_key, ordering_key, octet_length(properties) AS bytes
+SELECT id, identifier, received_at, "timestamp", unique_key, ordering_key, control.payload_bytes(properties) AS bytes
 FROM read.events
-WHERE account = $1 AND (received_at, id) < ($2, $3)
+WHERE account = $1 AND id >= (SELECT control.first_kept($1)) AND (received_at, id) < ($2, $3)
 ORDER BY received_at DESC, id DESC LIMIT $4;
 
 -- name: list_events_of
-SELECT id, identifier, received_at, "timestamp", unique_key, ordering_key, octet_length(properties) AS bytes
+SELECT id, identifier, received_at, "timestamp", unique_key, ordering_key, control.payload_bytes(properties) AS bytes
 FROM read.events
-WHERE account = $1 AND identifier = $5 AND (received_at, id) < ($2, $3)
+WHERE account = $1 AND id >= (SELECT control.first_kept($1)) AND identifier = $5 AND (received_at, id) < ($2, $3)
 ORDER BY received_at DESC, id DESC LIMIT $4;
 
 -- name: get_event
 SELECT e.*, o.outcome, o.decided_at, o.reason
 FROM read.events e
 LEFT JOIN read.event_outcomes o ON o.event = e.id AND o.partition = e.partition AND o."offset" = e."offset"
-WHERE e.account = $1 AND e.id = $2;
+WHERE e.account = $1 AND e.id = $2 AND e.id >= (SELECT control.first_kept($1));
 
 -- A duplicate with a reason is no post: a replay wrote the event twice.
 -- name: event_repeats

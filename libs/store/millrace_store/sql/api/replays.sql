@@ -2,20 +2,20 @@
 -- than $6 bytes of properties beyond the first.
 -- name: events_between
 SELECT id, identifier, received_at, "timestamp", unique_key, ordering_key, hops, extensions, properties
-FROM (SELECT *, sum(octet_length(properties)) OVER (ORDER BY received_at, id) - octet_length(properties) AS before
+FROM (SELECT *, sum(control.payload_bytes(properties)) OVER (ORDER BY received_at, id) - control.payload_bytes(properties) AS before
       FROM (SELECT id, identifier, received_at, "timestamp", unique_key, ordering_key, hops, extensions, properties
             FROM read.events
-            WHERE account = $1 AND (received_at, id) > ($2, $3) AND received_at < $4
+            WHERE account = $1 AND id >= (SELECT control.first_kept($1)) AND (received_at, id) > ($2, $3) AND received_at < $4
             ORDER BY received_at, id LIMIT $5) AS page) AS weighed
 WHERE before < $6
 ORDER BY received_at, id;
 
 -- name: events_of_between
 SELECT id, identifier, received_at, "timestamp", unique_key, ordering_key, hops, extensions, properties
-FROM (SELECT *, sum(octet_length(properties)) OVER (ORDER BY received_at, id) - octet_length(properties) AS before
+FROM (SELECT *, sum(control.payload_bytes(properties)) OVER (ORDER BY received_at, id) - control.payload_bytes(properties) AS before
       FROM (SELECT id, identifier, received_at, "timestamp", unique_key, ordering_key, hops, extensions, properties
             FROM read.events
-            WHERE account = $1 AND identifier = $7 AND (received_at, id) > ($2, $3) AND received_at < $4
+            WHERE account = $1 AND id >= (SELECT control.first_kept($1)) AND identifier = $7 AND (received_at, id) > ($2, $3) AND received_at < $4
             ORDER BY received_at, id LIMIT $5) AS page) AS weighed
 WHERE before < $6
 ORDER BY received_at, id;

@@ -1,17 +1,29 @@
+-- Newest first by (created_at, id): what is kept, and of earlier days what is not over, found by its status.
 -- name: list_runs
 SELECT id, status, plan, plan_kind, plan_version, plan_name, subscription, event, identifier, requested_by,
        error_code, error_message, created_at, started_at, ended_at
-FROM read.runs
-WHERE account = $1 AND (created_at, id) < ($2, $3)
-  AND ($5::text IS NULL OR status = $5) AND ($6::uuid IS NULL OR plan = $6)
-  AND ($7::uuid IS NULL OR event = $7) AND ($8::uuid IS NULL OR subscription = $8)
+FROM (
+    (SELECT * FROM read.runs
+     WHERE account = $1 AND id >= (SELECT control.first_kept($1)) AND (created_at, id) < ($2, $3)
+       AND ($5::text IS NULL OR status = $5) AND ($6::uuid IS NULL OR plan = $6)
+       AND ($7::uuid IS NULL OR event = $7) AND ($8::uuid IS NULL OR subscription = $8)
+     ORDER BY created_at DESC, id DESC LIMIT $4)
+    UNION ALL
+    (SELECT old.* FROM (VALUES ('queued'), ('running')) AS live (status) CROSS JOIN LATERAL (
+        SELECT * FROM read.runs AS r
+        WHERE account = $1 AND id < (SELECT control.first_kept($1)) AND (created_at, id) < ($2, $3)
+          AND r.status = live.status AND ($5::text IS NULL OR r.status = $5) AND ($6::uuid IS NULL OR plan = $6)
+          AND ($7::uuid IS NULL OR event = $7) AND ($8::uuid IS NULL OR subscription = $8)
+        ORDER BY created_at DESC, id DESC LIMIT $4) AS old)
+) AS listed
 ORDER BY created_at DESC, id DESC LIMIT $4;
 
 -- name: get_run
-SELECT * FROM read.runs WHERE account = $1 AND id = $2;
+SELECT * FROM read.runs
+WHERE account = $1 AND id = $2 AND (id >= (SELECT control.first_kept($1)) OR status IN ('queued', 'running'));
 
 -- name: steps_of_run
-SELECT node, type, status, attempts, started_at, ended_at, retry_at, error_code, error_message, output
+SELECT run, node, type, status, attempts, started_at, ended_at, retry_at, error_code, error_message, output
 FROM read.steps WHERE account = $1 AND run = $2 ORDER BY started_at NULLS LAST, node;
 
 -- name: attempts_of_run

@@ -1,10 +1,11 @@
--- What one event, run or delivery went through. Every list is bounded and says by `total` how many rows there are.
+-- What one event, run or delivery went through. Every list is bounded and says by `total` how many rows there are. Of
+-- days before `first_kept` only what is not over is told; statements without it are asked after one that has it.
 -- name: event
 SELECT e.id, e.identifier, e.received_at, e.partition, e."offset", e.replay, o.outcome, o.decided_at, o.duplicate_of,
        o.reason
 FROM read.events e
 LEFT JOIN read.event_outcomes o ON o.event = e.id AND o.partition = e.partition AND o."offset" = e."offset"
-WHERE e.account = $1 AND e.id = $2;
+WHERE e.account = $1 AND e.id = $2 AND e.id >= (SELECT control.first_kept($1));
 
 -- Of other records than the event's own: posts of its uniqueKey again, replays, dead letters sent again. Those that are
 -- no duplicates come first: they may have started something.
@@ -29,7 +30,9 @@ ORDER BY COALESCE(r.ended_at, d.ended_at) IS NOT NULL, m.kind, m.child LIMIT $3;
 -- name: runs
 SELECT id, status, plan, plan_kind, plan_version, plan_name, subscription, event, requested_by, error_code,
        error_message, created_at, started_at, ended_at
-FROM read.runs WHERE account = $1 AND id = ANY($2::uuid[]);
+FROM read.runs
+WHERE account = $1 AND id = ANY($2::uuid[])
+  AND (id >= (SELECT control.first_kept($1)) OR status IN ('queued', 'running'));
 
 -- Of each run the step that is not over, else the last one.
 -- name: current_steps
@@ -46,7 +49,9 @@ FROM read.step_attempts WHERE account = $1 AND run = ANY($2::uuid[]) ORDER BY ru
 -- name: deliveries
 SELECT id, endpoint, event, subscription, status, attempts, next_attempt_at, error_code, error_message, created_at,
        ended_at, COALESCE(next_attempt_at > now(), false) AS is_ahead
-FROM read.deliveries WHERE account = $1 AND id = ANY($2::uuid[]);
+FROM read.deliveries
+WHERE account = $1 AND id = ANY($2::uuid[])
+  AND (id >= (SELECT control.first_kept($1)) OR status IN ('queued', 'retrying'));
 
 -- name: delivery_attempts
 SELECT delivery, n, outcome, at, duration_ms, status, error_code, error_message, retry_at, count(*) OVER () AS total

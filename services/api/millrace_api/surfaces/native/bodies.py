@@ -258,6 +258,14 @@ class AccountPatch(_Patch):
         list[str],
         Field(max_length=1_000, description="Identifiers whose events need no order and may use all partitions."),
     ] = _LEFT_OUT
+    retention_days: Annotated[
+        int,
+        Field(
+            ge=limits.RETENTION_DAYS_MIN,
+            description="Days for which events, runs, deliveries and dead letters are kept and shown. What is older is "
+            "hidden at once.",
+        ),
+    ] = _LEFT_OUT
 
 
 class NewReplay(_Body):

@@ -28,7 +28,9 @@ async def get_my_account(api: ApiHere, me: Anyone) -> Response:
 async def update_my_account(body: bodies.AccountPatch, api: ApiHere, me: Manager) -> Response:
     async with api.changes.begin() as change:
         if "unordered" in body.model_fields_set:
-            made = await accounts.set_unordered(change, me.account, body.unordered)
-        else:
-            made = await accounts.get(change.tx, me.account)
+            await accounts.set_unordered(change, me.account, body.unordered)
+        if "retention_days" in body.model_fields_set:
+            most = api.retention_days_max
+            await accounts.set_retention(change.tx, me.account, body.retention_days, most=most)
+        made = await accounts.get(change.tx, me.account)
     return answers.one(made, at=answers.position_of(change))

@@ -1,0 +1,141 @@
+"""The days of the read models, looked after: made before they begin, dropped when no account is shown them any more.
+
+Every projector looks once a minute and says what it sees; one of them, whichever holds the lock, makes and drops. A day
+is due when it lies behind the retention of every account. It goes whole, by dropping its partitions, and only when all
+of it is over: a run or delivery that goes on, or an event that was never decided, keeps its whole day, however old.
+None goes while records wait to be projected: they may speak of it.
+A turn that fails is made up by the next one, after days without Postgres too, and nobody waits for it: rows of a day
+without a partition go to the default one, and from there to their partition when it is made.
+Not here: what a client is shown (`control.kept_since`, in every statement of the API).
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from structlog.typing import FilteringBoundLogger
+
+from millrace_core import limits
+from millrace_core.clock import Clock
+from millrace_core.errors import Retry
+from millrace_core.ids import DAY_MS
+from millrace_kafka.restart import pause
+from millrace_store import days, queries
+from millrace_store.days import DATED, Days
+from millrace_store.pool import AWAY, Busy, Connection
+
+SHARE_MAX = 0.05
+_LOCK = 0x6B65657064617901  # "keepday": any fixed number of its own
+_SQL = queries.load("days")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is on disk, in days: `kept`, those `ahead` of today, those `due` to be dropped. The oldest began
+    `oldest_age_s` ago; 0 = there is none."""
+
+    kept: int
+    ahead: int
+    due: int
+    oldest_age_s: float
+
+
+class Told(Protocol):
+    """Told what the keeper sees and cannot do. Must not block or raise."""
+
+    def seen(self, days: Seen) -> None: ...
+    def failed(self, what: str) -> None:
+        """A day could not be `made` or `dropped` now."""
+        ...
+
+
+class Keeper:
+    """Looks after the days until told to stop. `is_behind` says whether the projector has something left to project."""
+
+    def __init__(
+        self,
+        *,
+        connect: Callable[[], Awaitable[Connection]],
+        is_behind: Callable[[], bool],
+        told: Told,
+        clock: Clock,
+        log: FilteringBoundLogger,
+        every_s: float = limits.DAYS_KEPT_EVERY_S,
+    ) -> None:
+        self._connect = connect
+        self._is_behind = is_behind
+        self._told = told
+        self._clock = clock
+        self._log = log
+        self._every_s = every_s
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """The worker. Postgres away only means that nothing is made or dropped meanwhile."""
+        while not stop.is_set():
+            with contextlib.suppress(Retry, *AWAY):
+                await self._keep_on(stop)
+            await pause(stop, self._every_s)
+
+    async def _keep_on(self, stop: asyncio.Event) -> None:
+        connection = await self._connect()
+        try:
+            while not stop.is_set():
+                began = self._clock.monotonic()
+                await self.turn(connection)
+                await pause(stop, max(self._every_s, (self._clock.monotonic() - began) / SHARE_MAX))
+        finally:
+            connection.terminate()
+
+    async def turn(self, connection: Connection) -> None:
+        """Look, and do what is to be done if it is this keeper's to do. Safe to repeat."""
+        today = self._clock.now_ms() // DAY_MS
+        oldest = today - await days.longest_retention(connection)
+        there = await days.look(connection)
+        if await connection.fetchval(_SQL["take_lock"], _LOCK):
+            await self._make(connection, there, oldest, today)
+            if not self._is_behind():
+                await self._drop(connection, there, oldest)
+            there = await days.look(connection)
+        self._told.seen(self._seen(there, oldest, today))
+
+    async def _make(self, connection: Connection, there: Days, oldest: int, today: int) -> None:
+        last = today + limits.PARTITION_DAYS_AHEAD
+        wanted = set(range(today, last + 1)) | {day for day in there.strays if oldest <= day <= last}
+        for day in sorted(wanted - await days.dropped(connection, wanted)):
+            if len(there.attached.get(day, ())) == len(DATED):
+                continue
+            try:
+                await days.make(connection, [day], adopt=True)
+            except Busy as error:
+                self._delayed("made", day, error)
+
+    async def _drop(self, connection: Connection, there: Days, oldest: int) -> None:
+        everything = there.attached.keys() | there.detached.keys() | there.strays
+        begun = await days.dropped(connection, everything)
+        gone = 0
+        for day in sorted(begun | {day for day in everything if day < oldest}):
+            if gone == limits.DAYS_DROPPED_A_TURN_MAX:
+                return
+            if day not in begun and (what := await days.unfinished(connection, day)) is not None:
+                self._log.info("day.held", day=days.name_of(day), by=what)
+                continue
+            try:
+                await days.drop(connection, day, there)
+            except Busy as error:
+                self._delayed("dropped", day, error)
+            else:
+                gone += 1
+                self._log.info("day.dropped", day=days.name_of(day))
+
+    def _delayed(self, what: str, day: int, error: Exception) -> None:
+        self._told.failed(what)
+        self._log.warning("day.delayed", day=days.name_of(day), what=what, reason=str(error))
+
+    def _seen(self, there: Days, oldest: int, today: int) -> Seen:
+        due = sum(day < oldest for day in there.attached)
+        ahead = sum(day > today for day in there.attached)
+        first = min((day for day in there.attached if day <= today), default=None)
+        age_s = 0.0 if first is None else self._clock.now_ms() / 1000 - first * DAY_MS / 1000
+        return Seen(len(there.attached) - ahead - due, ahead, due, age_s)
