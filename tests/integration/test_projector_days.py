@@ -136,7 +136,8 @@ async def test_a_day_goes_whole_and_nothing_brings_it_back(cluster: Cluster, dat
         assert OLD not in await there(connection)
         assert told.failures == []
     left = await projecting.tables(database)
-    assert {name: len(rows) for name, rows in left.items()} == {name: len(rows) // 2 for name, rows in before.items()}
+    assert left["account_book"] == before.pop("account_book"), "an outcome was had, whatever is shown of it"
+    assert {name: len(left[name]) for name in before} == {name: len(rows) // 2 for name, rows in before.items()}
     found = await verify(cluster, database)
     assert found.holds, found.lines()
     await rebuilt(cluster, database, drop=drop)

@@ -18,7 +18,10 @@ DAY_MS = 86_400_000
 async def test_every_statement_can_be_prepared(database: str) -> None:
     await migrate(database)
     connection = await asyncpg.connect(database)
-    await connection.execute("CREATE SCHEMA read_rebuild; CREATE TABLE read_rebuild.positions (LIKE read.positions)")
+    await connection.execute(
+        "CREATE SCHEMA read_rebuild; CREATE TABLE read_rebuild.positions (LIKE read.positions);"
+        "CREATE TABLE read_rebuild.account_book (LIKE read.account_book)"
+    )
     wrong = []
     for path in sorted(FOLDER.rglob("*.sql")):
         for name, sql in queries.load(str(path.relative_to(FOLDER).with_suffix(""))).items():
