@@ -7,8 +7,8 @@ from millrace_store import queries
 from millrace_store.migrations import migrate
 
 FILES = (
-    "accounts", "dead_letters", "deliveries", "events", "keys", "plans", "positions", "replays", "republish", "runs",
-    "subscriptions", "traces", "webhooks",
+    "accounts", "backtests", "dead_letters", "deliveries", "events", "keys", "plans", "positions", "replays",
+    "republish", "runs", "subscriptions", "traces", "webhooks",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from jsonschema import Draft202012Validator
 
 from millrace_api import http, openapi
 from millrace_api.application.api import Api
+from millrace_api.surfaces.native import bodies
 
 METHODS = {"get", "post", "put", "patch", "delete"}
 
@@ -52,7 +53,7 @@ def test_every_native_resource_is_there() -> None:
         assert f"/v1/{resource}/{{id}}" in paths
     assert {f"/v1/{resource}/{{id}}/trace" for resource in ("events", "runs", "deliveries")} <= paths
     assert {"/v1/accounts/me", "/v1/jobs/{id}/run", "/v1/chains/{id}/run", "/v1/runs/{id}/cancel"} <= paths
-    assert "/v1/dead-letters/count" in paths
+    assert {"/v1/dead-letters/count", "/v1/subscriptions/backtest"} <= paths
 
 
 def test_every_operation_says_who_may_ask_and_how_it_fails() -> None:
@@ -83,6 +84,15 @@ def test_every_reference_leads_somewhere_and_every_schema_is_one() -> None:
 
     for ref in references(described):
         assert ref.removeprefix("#/components/schemas/") in schemas, ref
+
+
+def test_the_examples_of_a_backtest_are_ones() -> None:
+    described = document()
+    schema = described["components"]["schemas"]["Backtest"]
+    assert not {"pattern", "target"} & set(schema.get("required", [])), "one that is there needs neither"
+    for example in schema["examples"]:
+        Draft202012Validator({**schema, "components": described["components"]}).validate(example)
+        bodies.Backtest.model_validate(example).asked()
 
 
 def test_a_patch_shows_no_default_that_it_does_not_take() -> None:

@@ -11,8 +11,8 @@ from millrace_cli.commands.services import SERVICES
 from millrace_cli.demo import Line
 
 COMMANDS = {
-    "dev", "demo", "send", "tail", "events", "runs", "deliveries", "trace", "replay", "keys", "verify", "rebuild",
-    "topics", "migrate", "control", "dev-account", "retention", *SERVICES,
+    "dev", "demo", "send", "tail", "events", "runs", "deliveries", "trace", "replay", "backtest", "keys", "verify",
+    "rebuild", "topics", "migrate", "control", "dev-account", "retention", *SERVICES,
 }  # fmt: skip
 
 
@@ -44,6 +44,8 @@ def test_every_command_is_there() -> None:
         (["send", "github/push"], {}, "not an event identifier"),
         (["send", "e:a/b", "{"], {}, "not JSON"),
         (["replay", "--since", "2026-01-01T00:00:00Z", "--filter", "{"], {}, "not JSON"),
+        (["backtest", "sub_1", "--filter", "{"], {}, "not JSON"),
+        (["backtest", "--pattern", "e:a/*", "--target", "exec_1"], {}, "no id of a job, a chain or a webhook"),
         (["migrate"], {}, "MILLRACE_POSTGRES"),
         (["keys", "list", "--account", "x"], {"MILLRACE_POSTGRES": "postgres://127.0.0.1:1/x"}, "Postgres is away"),
         (["demo"], {"MILLRACE_DEV_HOME": "/nowhere"}, "make dev"),

@@ -136,6 +136,16 @@ REPLAY_COUNT_S_MAX = 5.0
 # The matcher tells a repeated step from a new one for a day: one that lay still longer may not be taken up again.
 REPLAY_STILL_MS_MAX = 20 * 3_600_000
 
+# ── backtests ───────────────────────────────────────────────────────────────────────────────────────────────────────
+BACKTEST_DAYS_MAX = 30
+BACKTEST_DAYS_DEFAULT = 7
+# Of one call, which says where to go on.
+BACKTEST_EVENTS_MAX = 200_000
+BACKTEST_S_MAX = 5.0
+BACKTEST_OTHERS_MAX = 1_000
+BACKTEST_SAMPLES_MAX = 10
+BACKTEST_RUNS_MEASURED_MAX = 100
+
 # ── dead letters sent again ─────────────────────────────────────────────────────────────────────────────────────────
 REDRIVE_LETTERS_MAX = 1_000
 REDRIVE_BATCH_LETTERS = 20

@@ -103,7 +103,7 @@ class Replaying:
         account = row["account"]
         selection = Selection(account, pattern=row["pattern"], filter=row["filter"], where=row["where"])
         cursor = row["cursor_at"], row["cursor_id"]
-        found = await replays.page(connection, selection, after=cursor, until=row["until"])
+        found = await replays.page(connection, account, selection.identifier, after=cursor, until=row["until"])
         if not found:
             await self._end(connection, row, "completed", None)
             return

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from millrace_api import http
 from millrace_api.application.api import Api
 from millrace_api.application.arrivals import TOPICS, Arrivals, Offsets
+from millrace_api.application.backtests import Backtests
 from millrace_api.application.changes import Changes
 from millrace_api.application.database import Database
 from millrace_api.application.keys import KeyMaker
@@ -58,6 +59,7 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         database=database,
         changes=Changes(database, view, context.clock),
         arrivals=arrivals,
+        backtests=Backtests(database, context.clock),
         log=producer,
         keys=KeyMaker(pepper, KeyRing.parse(settings.key_ring.get_secret_value())),
         clock=context.clock,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from millrace_api.application.arrivals import Arrivals
+from millrace_api.application.backtests import Backtests
 from millrace_api.application.changes import Changes
 from millrace_api.application.database import Database
 from millrace_api.application.keys import KeyMaker
@@ -24,6 +25,7 @@ class Api:
     database: Database
     changes: Changes
     arrivals: Arrivals
+    backtests: Backtests
     log: Log
     keys: KeyMaker
     clock: Clock

@@ -31,6 +31,9 @@ EVERYTHING = "e:*/*"
 FIRST = UUID(int=0)
 _CHOSEN = "chosen"
 
+Place = tuple[datetime, UUID]
+"""Behind an event, in the order in which events were received: when that was, and its id."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -118,7 +121,7 @@ async def count(
         await _hear(tx, account, wanted.subscription)
     while clock() < deadline:
         async with database.asking() as tx:
-            rows = await page(tx, selection, after=cursor, until=until)
+            rows = await page(tx, account, selection.identifier, after=cursor, until=until)
         if not rows:
             return Counted(taken, looked_at, complete=True)
         looked_at += len(rows)
@@ -172,15 +175,16 @@ async def cancel(tx: Connection, account: str, id: str, *, now: datetime, reques
     return _view(row)
 
 
-# ── what the worker shares ──────────────────────────────────────────────────────────────────────────────────────────
-async def page(tx: Connection, selection: Selection, *, after: tuple[datetime, UUID], until: datetime) -> Sequence[Row]:
-    """The next events of the range, fitting or not, in the order in which they were received; none = its end."""
-    bounds = (selection.account, *after, until, limits.REPLAY_PAGE_EVENTS, limits.REPLAY_PAGE_BYTES)
-    if selection.identifier is None:
+# ── what the worker and backtests share ───────────────────────────────────────────────────────────────────────────────
+async def page(tx: Connection, account: str, identifier: str | None, *, after: Place, until: datetime) -> Sequence[Row]:
+    """The next events of the range (None = of every identifier), fitting or not, in the order in which they were
+    received; none = its end."""
+    bounds = (account, *after, until, limits.REPLAY_PAGE_EVENTS, limits.REPLAY_PAGE_BYTES)
+    if identifier is None:
         rows = await tx.fetch(_SQL["events_between"], *bounds)
     else:
-        rows = await tx.fetch(_SQL["events_of_between"], *bounds, selection.identifier)
-    return await payloads.restored(tx, selection.account, rows, "properties")
+        rows = await tx.fetch(_SQL["events_of_between"], *bounds, identifier)
+    return await payloads.restored(tx, account, rows, "properties")
 
 
 def event_of(row: Row, account: str, *, replay: str | None = None, only: str | None = None) -> Event:

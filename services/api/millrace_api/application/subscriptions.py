@@ -160,7 +160,8 @@ def check_pattern(pattern: str, *, where: str) -> None:
         identifiers.parse_pattern(pattern)
 
 
-async def _checked(tx: Connection, account: str, wanted: Wanted) -> UUID:
+def check_terms(wanted: Wanted) -> None:
+    """What can be known of it without looking anywhere: pattern, filter, condition. Raises Invalid."""
     check_pattern(wanted.pattern, where="pattern")
     if wanted.filter is not None:
         with at("filter"):
@@ -168,21 +169,33 @@ async def _checked(tx: Connection, account: str, wanted: Wanted) -> UUID:
     if wanted.where is not None:
         with at("where"):
             expressions.check_condition(wanted.where)
+
+
+def target_uuid(target: Target) -> UUID:
+    """Raises Invalid when nothing of its type can have this id."""
+    try:
+        return stored(target.id, target.type, TARGET_PREFIX[target.type])
+    except NotFound:
+        raise no_target(target) from None
+
+
+def no_target(target: Target) -> Invalid:
+    return Invalid(f"there is no {target.type} {target.id[:64]!r} in this account", where="target.id")
+
+
+async def _checked(tx: Connection, account: str, wanted: Wanted) -> UUID:
+    check_terms(wanted)
     return await _hold_target(tx, account, wanted.target)
 
 
 async def _hold_target(tx: Connection, account: str, target: Target) -> UUID:
-    missing = Invalid(f"there is no {target.type} {target.id[:64]!r} in this account", where="target.id")
-    try:
-        uuid = stored(target.id, target.type, TARGET_PREFIX[target.type])
-    except NotFound:
-        raise missing from None
+    uuid = target_uuid(target)
     if target.type == "webhook":
         row = await tx.fetchrow(_SQL["hold_endpoint"], account, uuid)
     else:
         row = await tx.fetchrow(_SQL["hold_plan"], account, uuid, target.type)
     if row is None:
-        raise missing
+        raise no_target(target)
     return uuid
 
 

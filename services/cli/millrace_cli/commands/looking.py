@@ -17,7 +17,7 @@ OneId = Annotated[str | None, typer.Argument(help="Show this one in full.")]
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (send, tail, events, runs, deliveries, trace, replay):
+    for command in (send, tail, events, runs, deliveries, trace, replay, backtest):
         app.command(rich_help_panel=PANEL)(command)
 
 
@@ -125,6 +125,28 @@ def replay(
     _print_json(answer["data"])
 
 
+def backtest(
+    subscription: Annotated[str | None, typer.Argument(help="Try changes of this one; none = a new one.")] = None,
+    pattern: Annotated[
+        str | None, typer.Option(help="e:provider/name, where * may end or replace either half.")
+    ] = None,
+    filter: Annotated[str | None, typer.Option(help="A JSON pattern of the properties; null takes it away.")] = None,
+    where: Annotated[str | None, typer.Option(help="A CEL expression over `input` and `event`.")] = None,
+    target: Annotated[str | None, typer.Option(help="The id of a job, chain or webhook.")] = None,
+    days: Annotated[int | None, typer.Option(min=1, help="Events of the last days; 7 where nothing is said.")] = None,
+    since: Annotated[str | None, typer.Option(help="Events received then or later: 2026-01-31T12:00:00Z.")] = None,
+    until: Annotated[str | None, typer.Option(help="And before this; now where it is left out.")] = None,
+    cursor: Annotated[str | None, typer.Option(help="The `next_cursor` of the call before: go on from there.")] = None,
+) -> None:
+    """What a new or changed subscription would have matched, started and cost by past events. Sends nothing."""
+    if subscription is None and (pattern is None or target is None):
+        raise typer.BadParameter("give the id of a subscription, or --pattern and --target for a new one")
+    terms = _terms({"pattern": pattern, "where": where, "target": target}, filter)
+    span = {"days": days, "since": since, "until": until, "cursor": cursor}
+    answer = asyncio.run(_call("POST", "/v1/subscriptions/backtest", body=_backtest_body(subscription, terms, span)))
+    _print_json(answer["data"] | {"next_cursor": answer["meta"]["next_cursor"]})
+
+
 def tail(
     identifier: Annotated[str | None, typer.Option(help="Only events of this identifier.")] = None,
 ) -> None:
@@ -205,10 +227,46 @@ def _event_body(provider: str, name: str, properties: str, unique_key: str | Non
 def _replay_body(wanted: Mapping[str, Any], filter: str | None) -> bytes:
     import orjson
 
+    given = {"filter": None if filter is None else _filter(filter), **wanted}
+    return orjson.dumps(_given(given))
+
+
+def _backtest_body(subscription: str | None, terms: Mapping[str, Any], span: Mapping[str, Any]) -> bytes:
+    import orjson
+
+    tried = terms if subscription is None else {"subscription": subscription, "changes": terms}
+    return orjson.dumps({**tried, **_given(span)})
+
+
+def _terms(wanted: Mapping[str, Any], filter: str | None) -> dict[str, Any]:
+    """The members of a subscription that were given; a filter may be null."""
+    terms = _given(wanted)
+    if "target" in terms:
+        terms["target"] = _target(terms["target"])
+    return terms if filter is None else {**terms, "filter": _filter(filter)}
+
+
+def _target(id: str) -> dict[str, str]:
+    from millrace_core import ids
+    from millrace_core.errors import Reject
+
+    types = {ids.JOB: "job", ids.CHAIN: "chain", ids.ENDPOINT: "webhook"}
+    prefix = id.rpartition("_")[0]
+    if prefix not in types:
+        raise Reject(f"{id!r} is no id of a job, a chain or a webhook")
+    return {"type": types[prefix], "id": id}
+
+
+def _filter(text: str) -> Any:
+    import orjson
+
     from millrace_core.errors import Reject
 
     try:
-        given = {"filter": None if filter is None else orjson.loads(filter), **wanted}
+        return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise Reject(f"the filter is not JSON: {error}") from None
-    return orjson.dumps({name: value for name, value in given.items() if value is not None})
+
+
+def _given(members: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if value is not None}

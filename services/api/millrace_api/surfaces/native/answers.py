@@ -42,6 +42,12 @@ class Many(BaseModel, Generic[T]):
     meta: ListMeta
 
 
+class Part(BaseModel, Generic[T]):
+    success: Literal[True]
+    data: T
+    meta: ListMeta
+
+
 class ErrorBody(BaseModel):
     code: str
     message: str
@@ -68,6 +74,11 @@ def one(data: object, *, status: int = 200, at: Position | None = None) -> Respo
     """One thing. `at` is where a write stands on the log."""
     headers = {} if at is None else {positions.HEADER: positions.render([at])}
     return Json(AUTOMATION.success(data, None), status_code=status, headers=headers)
+
+
+def part(data: object, next_cursor: str | None) -> Response:
+    """What one call found of something that may go on."""
+    return Json(AUTOMATION.success(data, {"next_cursor": next_cursor, "has_more": next_cursor is not None}))
 
 
 def many(page: Page[Any]) -> Response:

@@ -8,10 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from millrace_api.application import keys, plans, redriving, replays, subscriptions, webhooks
+from millrace_api.application import backtests, keys, plans, redriving, replays, subscriptions, webhooks
+from millrace_api.application.problems import Invalid
 from millrace_core import limits
 from millrace_core.credentials import Surface
 from millrace_core.dead_letters import SENT_AGAIN_TO
+from millrace_web.paging import CURSOR_CHARS_MAX
 
 NAME_CHARS_MAX = 200
 DESCRIPTION_CHARS_MAX = 2_000
@@ -123,6 +125,61 @@ class SubscriptionPatch(_Patch):
     def named(self) -> dict[str, Any]:
         given = super().named()
         return given | ({"target": self.target.wanted()} if "target" in given else {})
+
+
+def _backtest_schema(schema: dict[str, Any]) -> None:
+    _without_defaults(schema)
+    schema["examples"] = [
+        {
+            "pattern": "e:shop/order-*",
+            "filter": {"order": {"total": [{"numeric": [">", 100]}]}},
+            "target": {"type": "job", "id": "job_0190f1d2c3b47a5e8f6071829304a5b6"},
+            "days": 7,
+        },
+        {"subscription": "sub_0190f1d2c3b47a5e8f6071829304a5b6", "changes": {"filter": None}, "days": 30},
+    ]
+
+
+class Backtest(NewSubscription):
+    """A whole subscription, as it would be created, or `changes` to try on a `subscription` that is there."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_backtest_schema)
+
+    pattern: Pattern = _LEFT_OUT
+    target: Target = _LEFT_OUT
+    subscription: Annotated[str | None, Field(max_length=64)] = None
+    changes: Annotated[SubscriptionPatch | None, Field(description="As in a PATCH; left out = as it is now.")] = None
+    days: Annotated[
+        int | None, Field(ge=1, le=limits.BACKTEST_DAYS_MAX, description="Events of so many days before `until`.")
+    ] = None
+    since: Annotated[
+        Moment | None, Field(description=f"Instead of `days`, which is {limits.BACKTEST_DAYS_DEFAULT} without either.")
+    ] = None
+    until: Annotated[Moment | None, Field(description="Events received before this; left out = now.")] = None
+    cursor: Annotated[
+        str | None,
+        Field(max_length=CURSOR_CHARS_MAX, description="`meta.next_cursor` of the call before: go on where it ended."),
+    ] = None
+
+    def asked(self) -> backtests.Asked:
+        """Raises Invalid unless it is one of the two."""
+        members = sorted(self.model_fields_set & NewSubscription.model_fields.keys())
+        changes = {} if self.changes is None else self.changes.named()
+        if self.subscription is not None and members:
+            raise Invalid("belongs into `changes` when a `subscription` is named", where=members[0])
+        if self.subscription is None and self.changes is not None:
+            raise Invalid("are of a `subscription`: name it", where="changes")
+        for needed in ("pattern", "target"):
+            if self.subscription is None and needed not in members:
+                raise Invalid("is needed: give a whole subscription, or name a `subscription`", where=needed)
+        new = self.wanted() if self.subscription is None else None
+        return backtests.Asked(new, self.subscription, changes, self.days, self.since, self.until)
+
+    @property
+    def listing(self) -> str:
+        """What a cursor of it belongs to: the same question over any span."""
+        span = {"cursor", "days", "since", "until"}
+        return f"backtest {self.model_dump_json(exclude=span, exclude_unset=True)}"
 
 
 class Retry(_Body):

@@ -114,6 +114,15 @@ def listing(request: Request, query: Annotated[PageQuery, Depends()]) -> Listing
 ListingHere = Annotated[Listing, Depends(listing)]
 
 
+def cursors_of(request: Request) -> Cursors:
+    """The one maker of cursors."""
+    found: Cursors = request.app.state.cursors
+    return found
+
+
+CursorsHere = Annotated[Cursors, Depends(cursors_of)]
+
+
 def caller(scope: str | None) -> Any:
     """The key that asks, which must have this scope (None = any key)."""
     return Depends(require(scope))

@@ -2,19 +2,33 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
 from millrace_api.application import subscriptions
+from millrace_api.application.backtests import Report, Span
 from millrace_api.application.subscriptions import SubscriptionView
 from millrace_api.surfaces.native import answers, bodies
-from millrace_api.surfaces.native.answers import Deleted, Many, One
-from millrace_api.surfaces.native.calls import ApiHere, Caller, ListingHere, NativeRoute, caller
+from millrace_api.surfaces.native.answers import Deleted, Many, One, Part
+from millrace_api.surfaces.native.calls import (
+    ApiHere,
+    Caller,
+    CursorsHere,
+    ListingHere,
+    NativeRoute,
+    caller,
+    from_micros,
+    micros,
+)
+from millrace_core import ids
 from millrace_web import scopes
+from millrace_web.authentication import require
+from millrace_web.paging import Cursors
 
 router = APIRouter(prefix="/v1/subscriptions", tags=["Subscriptions"], route_class=NativeRoute)
 Reader = Annotated[Caller, caller(scopes.READ_SUBSCRIPTIONS)]
 Manager = Annotated[Caller, caller(scopes.MANAGE_SUBSCRIPTIONS)]
+EventReader = Annotated[Caller, caller(scopes.READ_EVENTS)]
 TargetQuery = Annotated[str | None, Query(max_length=64, description="Only those of this job, chain or webhook.")]
 
 
@@ -36,6 +50,23 @@ async def list_subscriptions(api: ApiHere, me: Reader, listing: ListingHere, tar
     return answers.many(listing.by_id(rows, me.account, name))
 
 
+@router.post(
+    "/backtest",
+    response_model=Part[Report],
+    responses=answers.WRITE,
+    dependencies=[Depends(require(scopes.READ_SUBSCRIPTIONS))],
+)
+async def backtest_subscription(body: bodies.Backtest, api: ApiHere, me: EventReader, cursors: CursorsHere) -> Response:
+    """What a new or changed subscription would have matched, started and cost by the events of the last days, and what
+    it matches otherwise than it does now. Sends nothing. Needs `read:events` and `read:subscriptions`. One call looks
+    at 200,000 events or for 5 seconds; while `meta.has_more`, ask again with `cursor` and add up."""
+    asked = body.asked()
+    on = None if body.cursor is None else from_cursor(cursors, body.cursor, me.account, body.listing)
+    await api.arrivals.caught_up()
+    report, rest = await api.backtests.report(me.account, asked, on=on)
+    return answers.part(report, None if rest is None else to_cursor(cursors, rest, me.account, body.listing))
+
+
 @router.get("/{id}", response_model=One[SubscriptionView], responses=answers.READ)
 async def get_subscription(id: str, api: ApiHere, me: Reader) -> Response:
     async with api.database.asking() as tx:
@@ -55,3 +86,15 @@ async def delete_subscription(id: str, api: ApiHere, me: Manager) -> Response:
     async with api.changes.begin() as change:
         await subscriptions.delete(change, me.account, id)
     return answers.deleted(id, at=answers.position_of(change))
+
+
+def to_cursor(cursors: Cursors, rest: Span, account: str, listing: str) -> str:
+    """The cursor that goes on from there."""
+    at, id = rest.after
+    return cursors.encode([micros(at), id.hex, micros(rest.until)], account=account, listing=listing)
+
+
+def from_cursor(cursors: Cursors, cursor: str, account: str, listing: str) -> Span:
+    """Where a cursor goes on. Raises ApiError 400 for one of another question."""
+    at, id, until = cursors.decode(cursor, account=account, listing=listing)
+    return Span((from_micros(int(at)), ids.uuid_of(f"{ids.EVENT}_{id}")), from_micros(int(until)))
