@@ -75,4 +75,4 @@ def test_of_what_matched_the_first_are_named() -> None:
 
 
 def test_a_backtest_reaches_back_as_far_as_events_are_kept() -> None:
-    assert limits.BACKTEST_DAYS_MAX * ids.DAY_MS == CATALOGUE["events"].retention_ms
+    assert CATALOGUE["events"].retention_ms == limits.BACKTEST_DAYS_MAX * ids.DAY_MS

@@ -151,24 +151,14 @@ class Backtests:
             before, now = await _versions(tx, account, asked)
         trial = Trial(now.side, before=None if before is None else before.side)
         identifier = _the_one_identifier([version.wanted.pattern for version in (before, now) if version is not None])
-        deadline = self._clock.monotonic() + limits.BACKTEST_S_MAX
-        at, looked_at, is_complete = span.after, 0, False
-        while looked_at < limits.BACKTEST_EVENTS_MAX and self._clock.monotonic() < deadline:
-            async with self._database.asking() as tx:
-                rows = await replays.page(tx, account, identifier, after=at, until=span.until)
-            if not rows:
-                is_complete = True
-                break
-            passed = await self._look(trial, account, rows, deadline)
-            looked_at += passed
-            at = rows[passed - 1]["received_at"], rows[passed - 1]["id"]
+        looked_at, rest = await self._walk(trial, account, identifier, span)
         async with self._database.reading() as tx:
             report = Report(
                 subscription=asked.subscription,
                 since=span.after[0],
                 until=span.until,
-                reached=span.until if is_complete else at[0],
-                complete=is_complete,
+                reached=span.until if rest is None else rest.after[0],
+                complete=rest is None,
                 looked_at=looked_at,
                 now=await _cost(tx, account, now, trial.now),
                 before=None if before is None else await _cost(tx, account, before, trial.before),
@@ -179,7 +169,21 @@ class Backtests:
                 undecided=trial.undecided,
                 unreadable=trial.unreadable,
             )
-        return report, None if is_complete else Span(at, span.until)
+        return report, rest
+
+    async def _walk(self, trial: Trial, account: str, identifier: str | None, span: Span) -> tuple[int, Span | None]:
+        """Put the events of the span on trial, page by page: how many there was time and room for, and the rest."""
+        deadline = self._clock.monotonic() + limits.BACKTEST_S_MAX
+        at, looked_at = span.after, 0
+        while looked_at < limits.BACKTEST_EVENTS_MAX and self._clock.monotonic() < deadline:
+            async with self._database.asking() as tx:
+                rows = await replays.page(tx, account, identifier, after=at, until=span.until)
+            if not rows:
+                return looked_at, None
+            passed = await self._look(trial, account, rows, deadline)
+            looked_at += passed
+            at = rows[passed - 1]["received_at"], rows[passed - 1]["id"]
+        return looked_at, Span(at, span.until)
 
     async def _look(self, trial: Trial, account: str, rows: Sequence[Row], deadline: float) -> int:
         """Put these events on trial, and answer how many of them there was time for: one at least."""
