@@ -84,9 +84,9 @@ EXPRESSION_NESTING_MAX = 24
 # map() and filter() are quadratic in the engine: 20 ms and 15 MB at this length (ADR 0002).
 EXPRESSION_WALK_ITEMS_MAX = 1_000
 RUN_TIMEOUT_S_MAX = 30 * 86_400.0
-# What one partition's orchestrator has asked of the executors for one account and not yet heard of. Three partitions'
-# shares together fit the executor's buffer, so no account can fill it alone.
-STEPS_RELEASED_MAX = 500
+# What the orchestrators have asked of the executors for one account and not yet heard of, each partition its part of
+# it: less than one executor holds, so that no account can fill it alone, however many partitions there are.
+STEPS_RELEASED_MAX = 1_500
 STEPS_HELD_IN_MEMORY_MAX = 1_000
 RETRY_DELAY_S_MAX = 86_400.0
 RETRY_JITTER = 0.1
@@ -210,7 +210,7 @@ assert STEP_CONTEXT_BYTES_MAX + 65_536 < RECORD_VALUE_BYTES_MAX, "a step with th
 assert BODY_BYTES_MAX + PLAN_BYTES_MAX + 65_536 < RECORD_VALUE_BYTES_MAX, "a run's start must fit its record"
 assert STEP_CONTEXT_BYTES_MAX + PLAN_BYTES_MAX + 65_536 < RECORD_VALUE_BYTES_MAX, "a live run must fit its record"
 assert BODY_BYTES_MAX < STEP_CONTEXT_BYTES_MAX, "every event can be a step's input"
-assert 3 * STEPS_RELEASED_MAX <= LANES_BUFFERED_MAX, "no account may fill the executor's buffer"
+assert STEPS_RELEASED_MAX < LANES_BUFFERED_MAX, "no account may fill the executor's buffer"
 assert BATCH_HELD_S_MAX <= SESSION_TIMEOUT_S, "a batch is thrown away before its partition can have another owner"
 assert HEARTBEAT_S * 3 <= SESSION_TIMEOUT_S, "three heartbeats may be lost"
 assert RETENTION_DAYS_MIN >= 3, "what the reconciler counts, two days, is there"

@@ -1,6 +1,7 @@
-"""How many steps of each account are out at the executors: at most STEPS_RELEASED_MAX, the rest are held here.
+"""How many steps of each account are out at the executors: a share of STEPS_RELEASED_MAX, the rest are held here.
 
 The log is first in, first out: without this bound 100,000 steps of one account would stand before everyone's next one.
+Each partition has its part of the share, since runs are spread evenly over them and none knows of the others.
 A held step is an entry of the task's state under account and run, so the account's oldest runs go on first (roughly:
 the head of the queue is read ahead). The counts are volatile, rebuilt from the live runs at load. Not here: what a
 step is made of (`runs`).
@@ -24,6 +25,11 @@ class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
     run: str
     node: str
     attempt: int
+
+
+def share_of(partitions: int) -> int:
+    """How many steps of one account one of so many partitions may have out."""
+    return max(1, limits.STEPS_RELEASED_MAX // partitions)
 
 
 class _Account:
