@@ -29,6 +29,7 @@ from millrace_kafka.client import Cluster
 from millrace_kafka.control_log import ControlWriter
 from millrace_kafka.producer import PlainProducer
 from millrace_kafka.reader import read_all
+from millrace_kafka.topics import partition_of
 from millrace_runtime.metrics import Metrics, MetricsObserver
 from millrace_runtime.service import Context
 from tests.support.dispatching import (
@@ -282,6 +283,46 @@ async def test_an_account_whose_endpoint_hangs_holds_up_nobody_else(world: World
         async with dispatching(world):
             ended = await world.told(many + 20, timeout_s=60)
         assert {fact.delivery for fact in ended} == {delivery_of(n).id for n in range(many + 20)}
+
+
+async def test_an_endpoint_is_called_no_more_often_than_its_rate_allows(world: World) -> None:
+    """What is too much for a lane leaves through the scheduler and comes back; the endpoint beside it, in the same
+    partition, waits for nothing."""
+    count, rate = 30, 10.0
+    own = partition_of(ENDPOINT.encode(), 2)
+    beside = next(f"we_{n}" for n in range(2, 100) if partition_of(f"we_{n}".encode(), 2) == own)
+    async with receiving() as slow, receiving() as quick, living(scheduling(world.cluster)) as scheduler:
+        await scheduler.ready()
+        await world.endpoint(endpoint_control(slow.url(), rate=rate))
+        await world.control.write([("endpoint", ACC, beside, 1, endpoint_control(quick.url(), id=beside))])
+        async with dispatching(world):
+            await world.ask(*(delivery_of(n) for n in range(count)))
+            await world.ask(*(delivery_of(count + n, endpoint=beside) for n in range(count)), first_source=count)
+            await eventually(lambda: len(quick.requests) == count)
+            assert len(slow.requests) < count, "it waited for nothing of the other"
+            facts = await world.told(2 * count)
+            assert not (await read_all(world.cluster, ["deliveries-overflow"]))
+    assert {(fact.attempt, fact.outcome) for fact in facts if isinstance(fact, DeliveryAttempted)} == {(1, "succeeded")}
+    called = sorted(fact.at for fact in facts if fact.endpoint == ENDPOINT)
+    assert len(called) == len({request.headers["webhook-id"] for request in slow.requests}) == count
+    for first in range(count):
+        allowed = 1 + ((called[-1] - called[first]) / 1000 + limits.RATE_BURST_S) * rate
+        assert count - first <= allowed + 1, "as the loop's clock and the wall's agree"
+    timers = [decode(read.value, SetTimer) for read in await read_all(world.cluster, ["timers"])]
+    assert len(timers) >= count - 1 - rate * limits.RATE_WAIT_S
+    assert {decode(bytes(timer.record), Delivery).attempt for timer in timers} == {1}
+
+
+async def test_a_rate_that_is_changed_holds_at_once(world: World) -> None:
+    async with receiving() as receiver:
+        await world.endpoint(endpoint_control(receiver.url(), rate=0.5))
+        async with dispatching(world):
+            await world.ask(delivery_of(0))
+            await world.told(1)
+            await world.endpoint(endpoint_control(receiver.url(), rate=1_000.0))
+            position = await world.endpoint(endpoint_control(receiver.url(), rate=1_000.0))
+            await world.ask(*(delivery_of(n) for n in range(1, 40)), first_source=1, control=position)
+            await world.told(40, timeout_s=5)
 
 
 async def test_garbage_is_parked_and_the_partition_goes_on(world: World) -> None:

@@ -41,6 +41,7 @@ from millrace_core.seen import SourceWindow
 from millrace_dispatcher.claims import Claims
 from millrace_dispatcher.endpoints import Endpoints
 from millrace_dispatcher.pausing import Pausing
+from millrace_dispatcher.rates import Rates
 from millrace_dispatcher.shares import Shares
 from millrace_dispatcher.worker import Dispatcher
 from millrace_kafka.lane_queues import Job, Lane, LaneQueues
@@ -395,6 +396,7 @@ class Dispatching:
             pausing=Pausing(),
             claims=Claims(),
             shares=Shares(),
+            rates=Rates(),
             sender=Receiver(world),
             clock=world.clock,
             meter=Meter(),

@@ -60,3 +60,6 @@ class Meter:
 
     def attempted(self, *what: Any) -> None:
         self.outcomes.append(str(what[-2]))
+
+    def postponed(self) -> None:
+        self.outcomes.append("postponed")

@@ -19,6 +19,7 @@ from millrace_core.record import CONTROL, Output, Written, header, payload_bytes
 from millrace_dispatcher.claims import Claims
 from millrace_dispatcher.endpoints import Endpoints
 from millrace_dispatcher.pausing import Pausing
+from millrace_dispatcher.rates import Rates
 from millrace_dispatcher.shares import Shares
 from millrace_dispatcher.worker import Dispatcher
 from millrace_kafka.lanes import Lane
@@ -62,8 +63,8 @@ class World:
     def __init__(self, *answers: Answer | OutgoingFailed, **control: Any) -> None:
         self.clock = ManualClock()
         self.script = Script(*answers)
-        self.pausing = Pausing()
-        self.endpoints = Endpoints(RING, user_agent="Millrace/t", on_change=self.pausing.forget)
+        self.pausing, self.rates = Pausing(), Rates()
+        self.endpoints = Endpoints(RING, user_agent="Millrace/t", on_change=self._changed)
         self.endpoints.apply(ACC, ENDPOINT, endpoint_control(**{"url": URL, **control}))
         self.meter = Meter()
         self.claims = Claims()
@@ -72,11 +73,16 @@ class World:
             pausing=self.pausing,
             claims=self.claims,
             shares=Shares(partition_room=6),
+            rates=self.rates,
             sender=self.script,
             clock=self.clock,
             meter=self.meter,
         )
         self.offset = 0
+
+    def _changed(self, endpoint: tuple[str, str]) -> None:
+        self.pausing.forget(endpoint)
+        self.rates.forget(endpoint)
 
     async def work(self, wanted: Delivery, **more: Any) -> list[Output]:
         record = read(delivery_output(wanted, **more), offset=self.offset)
@@ -307,3 +313,59 @@ def test_what_another_owner_took_over_is_no_longer_counted() -> None:
     world.clock.advance(limits.OVERFLOW_AFTER_S)
     world.dispatcher.forget("millrace.deliveries.v1", 0)
     assert told(world, delivery_of(7), offset=7)[1].key == ENDPOINT
+
+
+async def test_what_would_wait_long_for_its_endpoint_s_rate_leaves_for_a_timer_and_loses_no_attempt() -> None:
+    world = World(rate=2.0)
+    waiting = [told(world, delivery_of(n), offset=n) for n in range(5)]
+    assert [lane.key for _, lane in waiting] == [ENDPOINT] * 3 + [None] * 2
+    dues = []
+    for record, _ in waiting[3:]:
+        (output,) = await world.dispatcher.work(record)
+        timer = decode(output.value, SetTimer)
+        assert (output.topic, timer.topic, timer.key, timer.owner) == (
+            "timers", "deliveries-tx", ENDPOINT, output.key.decode() if output.key else "",
+        )  # fmt: skip
+        following = decode(bytes(timer.record), Delivery)
+        assert (following.attempt, following.waits, bytes(following.body)) == (1, 1, BODY)
+        dues.append((timer.due - world.clock.now_ms(), timer.id))
+    assert [due for due, _ in dues] == [1500, 2000]
+    assert world.script.sent == []
+    assert world.meter.outcomes == ["postponed"] * 2
+    back = read(delivery_output(delivery_of(3)), offset=0)
+    back = Written("millrace.deliveries-tx.v1", 0, 0, 0, back.key, back.value, back.headers)
+    assert world.dispatcher.lane(back).key is None, "the lane is still full"
+    (again,) = await world.dispatcher.work(back)
+    assert decode(again.value, SetTimer).due > world.clock.now_ms() + 2000
+
+
+async def test_what_was_to_leave_when_its_endpoint_changed_is_soon_asked_of_again() -> None:
+    world = World(rate=0.01)
+    for n in range(3):
+        told(world, delivery_of(n), offset=n)
+    record, lane = told(world, delivery_of(3), offset=3)
+    assert lane.key is None
+    world.endpoints.apply(ACC, ENDPOINT, endpoint_control(URL, rate=100.0))
+    (output,) = await world.dispatcher.work(record)
+    assert decode(output.value, SetTimer).due == world.clock.now_ms() + limits.RATE_WAIT_S * 1000
+
+
+async def test_a_lane_is_held_back_until_its_endpoint_may_be_called_again() -> None:
+    world = World(rate=2.0)
+    first, second = (told(world, delivery_of(n), offset=n)[0] for n in range(2))
+    now_s = world.clock.monotonic()
+    assert world.dispatcher.hold(first, now_s) == now_s
+    assert now_s < world.dispatcher.hold(second, now_s) <= now_s + 0.5
+    world.endpoints.apply(ACC, ENDPOINT, endpoint_control(URL))
+    assert world.dispatcher.hold(second, now_s) == now_s, "a rate that was taken away holds nothing back"
+    for record in (first, second):
+        await world.dispatcher.work(record)
+    assert world.rates.waiting == 0
+    assert len(world.script.sent) == 2
+
+
+async def test_what_a_disabled_endpoint_would_have_got_waits_for_no_rate() -> None:
+    world = World(rate=0.01, enabled=False)
+    records = [told(world, delivery_of(n), offset=n)[0] for n in range(3)]
+    facts = [decode((await world.dispatcher.work(record))[0].value, DeliveryEnded) for record in records]
+    assert [fact.outcome for fact in facts] == ["cancelled"] * 3

@@ -81,3 +81,32 @@ def test_what_is_void_is_never_begun_and_nothing_is_kept_of_what_is_over() -> No
     queues.over(begun[0])
     assert queues.begin() is None
     assert not queues._accounts
+
+
+def test_a_lane_that_is_held_back_takes_no_one_else_s_turn() -> None:
+    until = {"slow": 0.0}
+    queues: LaneQueues[str] = LaneQueues(hold=lambda what, _now_s: until.get(what, 0.0))
+    for _ in range(3):
+        queues.add(Lane("a", "slow"), "slow")
+        queues.add(Lane("a", "quick"), "quick")
+    until["slow"] = 5.0
+    begun = []
+    while (job := queues.begin(1.0)) is not None:
+        begun.append(job.what)
+    assert begun == ["quick"] * 3
+    assert queues.held_until == 5.0
+    assert queues.begin(4.9) is None
+    until["slow"] = 6.0
+    assert queues.begin(5.0) is None, "it is asked again, and may answer otherwise"
+    assert queues.held_until == 6.0
+    assert [job.what for job in (queues.begin(6.0), queues.begin(6.0)) if job] == ["slow", "slow"]
+
+
+def test_what_is_void_in_a_lane_that_is_held_back_is_never_begun() -> None:
+    queues: LaneQueues[str] = LaneQueues(hold=lambda _what, now_s: 1.0 if now_s < 1.0 else 0.0)
+    job = queues.add(Lane("a", "k"), "x")
+    assert queues.begin(0.0) is None
+    job.is_void = True
+    assert queues.begin(1.0) is None
+    assert queues.held_until is None
+    assert not queues._accounts

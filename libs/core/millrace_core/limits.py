@@ -115,6 +115,14 @@ CONNECT_TIMEOUT_S = 10.0
 BREAKER_STREAK = 10
 BREAKER_OPEN_MS = 30_000
 BREAKER_OPEN_MS_MAX = 600_000
+# Deliveries a second that an endpoint may ask not to be exceeded; then how long, and how many, wait for that in a lane
+# before they leave for a timer, and how long they are away at most; and what of a moment missed is made up.
+ENDPOINT_RATE_MIN = 0.01
+ENDPOINT_RATE_MAX = 10_000.0
+RATE_WAIT_S = 1.0
+RATE_WAITING_MAX = 50
+RATE_AWAY_S_MAX = 600.0
+RATE_BURST_S = 0.05
 ENDPOINTS_PREPARED_MAX = 4_096
 EGRESS_KEPT_CONNECTIONS_MAX = 512
 EGRESS_KEPT_S = 30.0
@@ -218,5 +226,6 @@ assert RETENTION_DAYS_DEFAULT + 7 < PARTITION_DAYS_BACK, "a day that is kept has
 assert REPLAY_STILL_MS_MAX < UNIQUE_KEY_WINDOW_MS, "a repeated step of a replay is told as one"
 assert REPLAY_POLL_S * 4 < RELAY_SESSION_S, "a replayer that lives always speaks before its session is ended"
 assert RELAY_POLL_S * 4 < RELAY_SESSION_S, "a relay that lives always speaks before its session is ended"
+assert RATE_WAIT_S < OVERFLOW_AFTER_S, "an account that only keeps to a rate is not slow"
 assert DELIVERIES_BUFFERED_MAX + OVERFLOW_BUFFERED_MAX <= LANES_BUFFERED_MAX, "overflow does not keep deliveries out"
 assert (DELIVERIES_PARTITION_MAX + 2) * 6 <= (COMMIT_METADATA_BYTES_MAX - 8) * 3 // 4, "open records fit the metadata"

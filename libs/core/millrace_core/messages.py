@@ -225,6 +225,7 @@ class Delivery(Message, frozen=True):
     attempt: int = 1
     created_at: int = 0
     subscription: str | None = None
+    waits: int = 0  # how often it was put off before this attempt to keep to the endpoint's rate
     body: Raw = payload()
 
 
@@ -368,6 +369,7 @@ class EndpointControl(Message, frozen=True):
     retry_schedule_s: tuple[float, ...] | None = None
     timeout_s: float = 20.0
     concurrency: int = 32
+    rate: float | None = None  # deliveries a second at most
     headers: dict[str, str] | None = None
 
 

@@ -2,10 +2,14 @@
 
 Deficit round robin over accounts in which every record costs one: each account with something to do begins one record
 in turn, and inside an account its lanes take turns, so neither a busy account nor a busy endpoint can hold up another.
+A lane may also be held back: until a moment that `hold` names it begins nothing, and takes no one else's turn.
 Not here: how many run at once in all, and what they do (`lanes`).
 """
 
+import heapq
 from collections import deque
+from collections.abc import Callable
+from itertools import count
 from typing import Generic, TypeVar
 
 import msgspec
@@ -67,10 +71,19 @@ class Job(Generic[T]):
 
 class LaneQueues(Generic[T]):
     """`add` what is to be done, `begin` the next, tell when it is `over`. At most `account_max` pieces of one account
-    run at once, so that slow work of one leaves room for the others."""
+    run at once, so that slow work of one leaves room for the others. `hold` is asked when the turn of a piece has come:
+    its lane waits until the moment it answers, and is then asked again; one that is not ahead lets the piece begin."""
 
-    def __init__(self, *, account_max: int = limits.LANES_IN_FLIGHT_MAX) -> None:
+    def __init__(
+        self,
+        *,
+        account_max: int = limits.LANES_IN_FLIGHT_MAX,
+        hold: Callable[[T, float], float] | None = None,
+    ) -> None:
         self._account_max = account_max
+        self._hold = hold
+        self._held: list[tuple[float, int, _Lane[T]]] = []
+        self._tie = count()
         self._accounts: dict[str, _Account[T]] = {}
         self._turn: deque[_Account[T]] = deque()
 
@@ -90,14 +103,20 @@ class LaneQueues(Generic[T]):
         self._offer(own)
         return job
 
-    def begin(self) -> Job[T] | None:
+    @property
+    def held_until(self) -> float | None:
+        """When the first lane that is held back is asked again; None = there is none."""
+        return self._held[0][0] if self._held else None
+
+    def begin(self, now_s: float = 0.0) -> Job[T] | None:
         """The next piece of work that may run now, counted as running; None when nothing may."""
+        self._let_go(now_s)
         while self._turn:
             account = self._turn.popleft()
             account.is_ready = False
             if account.running >= self._account_max:
                 continue  # `over` brings it back
-            job = self._begin_of(account)
+            job = self._begin_of(account, now_s)
             if account.ready and not account.is_ready:
                 account.is_ready = True
                 self._turn.append(account)
@@ -105,7 +124,7 @@ class LaneQueues(Generic[T]):
                 return job
         return None
 
-    def _begin_of(self, account: _Account[T]) -> Job[T] | None:
+    def _begin_of(self, account: _Account[T], now_s: float) -> Job[T] | None:
         while account.ready:
             lane = account.ready.popleft()
             lane.is_ready = False
@@ -113,6 +132,10 @@ class LaneQueues(Generic[T]):
                 lane.waiting.popleft()
             if not lane.waiting:
                 self._forget(lane)
+                continue
+            if self._hold is not None and (until_s := self._hold(lane.waiting[0].what, now_s)) > now_s:
+                lane.is_ready = True  # it stands among those held back, and is not offered before
+                heapq.heappush(self._held, (until_s, next(self._tie), lane))
                 continue
             job = lane.waiting.popleft()
             lane.running += 1
@@ -132,6 +155,12 @@ class LaneQueues(Generic[T]):
             account.is_ready = True
             self._turn.append(account)
         self._forget(lane)
+
+    def _let_go(self, now_s: float) -> None:
+        while self._held and self._held[0][0] <= now_s:
+            _, _, lane = heapq.heappop(self._held)
+            lane.is_ready = False
+            self._offer(lane)
 
     def _offer(self, lane: _Lane[T]) -> None:
         if lane.is_ready or not lane.waiting or lane.running >= lane.width:

@@ -107,7 +107,8 @@ class Lanes:
     written before the record counts as done. From `work`, Reject parks the record, Retry tries again after a bounded
     pause (holding its place), any other error is tried three times and then parked. It may be cancelled, and it may be
     repeated after a crash: the same effect must then carry the same idempotency key. While no more can be read,
-    `relane` is asked now and then of what waits, and may send it another way."""
+    `relane` is asked now and then of what waits, and may send it another way. `hold` may keep a lane from beginning its
+    next record until a moment of the monotonic clock (`lane_queues`)."""
 
     def __init__(
         self,
@@ -129,6 +130,7 @@ class Lanes:
         buffered_max: int = limits.LANES_BUFFERED_MAX,
         topic_buffered_max: Mapping[str, int] | None = None,
         relane: Callable[[Received], Lane | None] | None = None,
+        hold: Callable[[Received, float], float] | None = None,
     ) -> None:
         self._cluster = cluster
         self._group = group
@@ -158,7 +160,11 @@ class Lanes:
             observer=self._observer,
         )
         # A quarter is left to others, however much slow work one account has.
-        self._queues: LaneQueues[_Item] = LaneQueues(account_max=max(1, in_flight_max * 3 // 4))
+        self._queues: LaneQueues[_Item] = LaneQueues(
+            account_max=max(1, in_flight_max * 3 // 4),
+            hold=None if hold is None else lambda item, now_s: hold(item.record, now_s),
+        )
+        self._waking: asyncio.TimerHandle | None = None
         self._partitions: dict[Part, _Partition] = {}
         self._stopped: dict[Part, str] = {}
         self._suspects: dict[Part, None] = {}
@@ -323,8 +329,20 @@ class Lanes:
         if any(self._partitions[part].progress.first_open() is not None for part in self._suspects):
             self._begin_alone()
             return
-        while self.running < self._in_flight_max and (job := self._queues.begin()) is not None:
+        now_s = self._clock.monotonic()
+        while self.running < self._in_flight_max:
+            if (job := self._queues.begin(now_s)) is None:
+                self._wake(now_s)
+                return
             self._launch(job, self._run(job))
+
+    def _wake(self, now_s: float) -> None:
+        """Begin again when the first lane that is held back may go on."""
+        if self._waking is not None:
+            self._waking.cancel()
+            self._waking = None
+        if (until_s := self._queues.held_until) is not None:
+            self._waking = asyncio.get_running_loop().call_later(until_s - now_s, self._begin)
 
     def _begin_alone(self) -> None:
         """After an unclean end: the first open record of a partition runs while nothing else does."""

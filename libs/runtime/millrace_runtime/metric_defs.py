@@ -121,6 +121,12 @@ EXECUTOR_ATTEMPT_SECONDS = _seconds("millrace_executor_attempt_seconds", "Time o
 DISPATCHER_ATTEMPTS = _counter("millrace_dispatcher_attempts_total", "Attempts of deliveries.", "outcome")
 DISPATCHER_ATTEMPT_SECONDS = _seconds("millrace_dispatcher_attempt_seconds", "Time of one attempt.")
 DISPATCHER_BREAKERS = _gauge("millrace_dispatcher_breakers", "Endpoints by the state of their breaker.", "state")
+DISPATCHER_POSTPONED = _counter(
+    "millrace_dispatcher_postponed_total", "Deliveries put off to a timer to keep to their endpoint's rate."
+)
+DISPATCHER_RATE_WAITING = _gauge(
+    "millrace_dispatcher_rate_waiting", "Deliveries in the lanes of endpoints that have a rate, waiting for it."
+)
 
 # ── projector, API ──────────────────────────────────────────────────────────────────────────────────────────────────
 PROJECTOR_ROWS = _counter("millrace_projector_rows_total", "Rows written.", "table")

@@ -34,6 +34,7 @@ class Prepared:
     concurrency: int
     timeout_s: float
     schedule_s: tuple[float, ...]
+    rate: float | None = None
     is_ops: bool = False
     problem: str | None = None
     target: egress.Target | None = None
@@ -100,6 +101,7 @@ class Endpoints:
             concurrency=min(max(control.concurrency, 1), limits.ENDPOINT_CONCURRENCY_MAX),
             timeout_s=min(max(control.timeout_s, 0.001), limits.WEBHOOK_TIMEOUT_S_MAX),
             schedule_s=schedule_s[: limits.WEBHOOK_ATTEMPTS_MAX - 1],
+            rate=max(control.rate, limits.ENDPOINT_RATE_MIN) if control.rate is not None and control.enabled else None,
             is_ops=control.style == "ops",
         )
         try:

@@ -1,4 +1,4 @@
-"""What the dispatcher writes: the fact of each attempt, and the timer on which a retry waits. Pure."""
+"""What the dispatcher writes: the fact of each attempt, and the timer on which the next one waits. Pure."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -25,6 +25,7 @@ TIMERS = "timers"
 OVERFLOW = "deliveries-overflow"
 RETRIES: Final = "deliveries-tx"
 PURPOSE = "attempt"
+RATE_PURPOSE = "rate"
 # Stands where the record that named the event cannot be read.
 UNKNOWN_EVENT = f"{ids.EVENT}_{0:032x}"
 
@@ -60,7 +61,16 @@ def attempted(
     written = _fact(asked_by, delivery, encode(fact))
     if decision.retry_at is None:
         return (written,)
-    return (written, _timer(asked_by, delivery, decision.retry_at))
+    following = msgspec.structs.replace(delivery, attempt=delivery.attempt + 1, waits=0)
+    id = ids.timer_id_of(delivery.id, PURPOSE, following.attempt)
+    return (written, _timer(asked_by, following, id, decision.retry_at))
+
+
+def postponed(asked_by: Received, delivery: Delivery, due: int) -> Sequence[Output]:
+    """The timer that asks for the same attempt again when its endpoint's rate has room for it."""
+    following = msgspec.structs.replace(delivery, waits=delivery.waits + 1)
+    id = ids.timer_id_of(delivery.id, f"{RATE_PURPOSE}/{delivery.attempt}", following.waits)
+    return (_timer(asked_by, following, id, due),)
 
 
 def moved(asked_by: Received) -> Sequence[Output]:
@@ -119,22 +129,21 @@ def _fact(asked_by: Received, delivery: Delivery, value: bytes) -> Output:
     return Output(FACTS, delivery.id.encode(), value, _headers(asked_by, delivery, delivery.id))
 
 
-def _timer(asked_by: Received, delivery: Delivery, due: int) -> Output:
-    following = msgspec.structs.replace(delivery, attempt=delivery.attempt + 1)
+def _timer(asked_by: Received, following: Delivery, id: str, due: int) -> Output:
     asked, payload_at = encode_with_payload(following, following.body)
     timer = SetTimer(
-        id=ids.timer_id_of(delivery.id, PURPOSE, following.attempt),
-        owner=delivery.id,
-        account=delivery.account,
+        id=id,
+        owner=following.id,
+        account=following.account,
         due=due,
         topic=RETRIES,
-        key=delivery.endpoint,
+        key=following.endpoint,
         payload_at=int(payload_at),
         record=Raw(asked),
     )
     value, start = encode_with_payload(timer, timer.record)
-    headers = (*_headers(asked_by, delivery, timer.id), (record.PAYLOAD, start))
-    return Output(TIMERS, delivery.id.encode(), value, headers)
+    headers = (*_headers(asked_by, following, id), (record.PAYLOAD, start))
+    return Output(TIMERS, following.id.encode(), value, headers)
 
 
 def _headers(asked_by: Received, delivery: Delivery, id: str) -> tuple[tuple[str, bytes], ...]:

@@ -18,3 +18,7 @@ class Meter(Protocol):
     """Counts attempts by outcome, with their time. Must not block or raise."""
 
     def attempted(self, outcome: str, seconds: float) -> None: ...
+
+    def postponed(self) -> None:
+        """One that was put off to keep to its endpoint's rate: no attempt."""
+        ...

@@ -14,6 +14,7 @@ from millrace_dispatcher.claims import Claims
 from millrace_dispatcher.endpoints import Endpoints
 from millrace_dispatcher.outputs import OVERFLOW
 from millrace_dispatcher.pausing import Pausing, State
+from millrace_dispatcher.rates import Key, Rates
 from millrace_dispatcher.settings import DispatcherSettings
 from millrace_dispatcher.shares import Shares
 from millrace_dispatcher.worker import Dispatcher
@@ -37,12 +38,17 @@ async def wire(settings: DispatcherSettings, context: Context) -> Mapping[str, W
     """Build it. Returns when the view holds what was on `control`: no delivery is made to an endpoint as it was."""
     cluster = Cluster(settings.kafka, settings.namespace, f"millrace-dispatcher-{settings.instance}", settings.security)
     allow = egress.networks(settings.egress_allow)
-    pausing = Pausing()
+    pausing, rates = Pausing(), Rates()
+
+    def changed(endpoint: Key) -> None:
+        pausing.forget(endpoint)
+        rates.forget(endpoint)
+
     endpoints = Endpoints(
         KeyRing.parse(settings.key_ring.get_secret_value()),
         user_agent=f"Millrace/{version('millrace-dispatcher')}",
         allow=allow,
-        on_change=pausing.forget,
+        on_change=changed,
     )
     view = ControlView(cluster, followers={"endpoint": endpoints}, clock=context.clock, observer=context.observer)
     producer = PlainProducer(cluster, observer=context.observer)
@@ -52,6 +58,7 @@ async def wire(settings: DispatcherSettings, context: Context) -> Mapping[str, W
         pausing=pausing,
         claims=Claims(),
         shares=Shares(),
+        rates=rates,
         sender=door,
         clock=context.clock,
         meter=Counted(context.metrics),
@@ -62,6 +69,7 @@ async def wire(settings: DispatcherSettings, context: Context) -> Mapping[str, W
         topics=GROUPS[GROUP],
         lane=dispatcher.lane,
         relane=dispatcher.relane,
+        hold=dispatcher.hold,
         work=dispatcher.work,
         producer=producer,
         observer=context.observer,
@@ -83,6 +91,7 @@ async def wire(settings: DispatcherSettings, context: Context) -> Mapping[str, W
     context.health.add("deliveries", lanes.ready)
     context.metrics.watch(metric_defs.CONTROL_AGE_SECONDS, view.fresh_age_s)
     context.metrics.watch(metric_defs.CONTROL_POSITION, lambda: view.position)
+    context.metrics.watch(metric_defs.DISPATCHER_RATE_WAITING, lambda: rates.waiting)
     _watch_breakers(context.metrics, pausing, context.clock)
     return {"control": view.run, "deliveries": lanes.run}
 
@@ -101,6 +110,7 @@ class Counted:
     def __init__(self, metrics: Metrics) -> None:
         self._attempts = metrics.counter(metric_defs.DISPATCHER_ATTEMPTS)
         self._seconds = metrics.histogram(metric_defs.DISPATCHER_ATTEMPT_SECONDS)
+        self._postponed = metrics.counter(metric_defs.DISPATCHER_POSTPONED)
         self._by_outcome: dict[str, PrometheusCounter] = {}
 
     def attempted(self, outcome: str, seconds: float) -> None:
@@ -110,3 +120,6 @@ class Counted:
         counter.inc()
         if seconds:
             self._seconds.observe(seconds)
+
+    def postponed(self) -> None:
+        self._postponed.inc()

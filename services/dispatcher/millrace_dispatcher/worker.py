@@ -20,6 +20,7 @@ from millrace_dispatcher.endpoints import Endpoints, Prepared
 from millrace_dispatcher.outcome import Decision
 from millrace_dispatcher.pausing import Pausing
 from millrace_dispatcher.ports import Meter, Sender
+from millrace_dispatcher.rates import Key, Place, Rates
 from millrace_dispatcher.shares import Shares
 from millrace_kafka.lanes import Lane
 from millrace_runtime.egress import OutgoingFailed
@@ -27,6 +28,7 @@ from millrace_runtime.egress import OutgoingFailed
 _DELIVERY_ID = re.compile(r"[a-z]{1,16}_[0-9a-f]{32}\Z")
 _PLAIN = re.compile(r"[!-~]{1,200}\Z")
 OVERFLOW_SUFFIX = f".{outputs.OVERFLOW}.v1"
+RETRIES_SUFFIX = f".{outputs.RETRIES}.v1"
 
 
 class Dispatcher:
@@ -39,6 +41,7 @@ class Dispatcher:
         pausing: Pausing,
         claims: Claims,
         shares: Shares,
+        rates: Rates,
         sender: Sender,
         clock: Clock,
         meter: Meter,
@@ -47,7 +50,10 @@ class Dispatcher:
         self._pausing = pausing
         self._claims = claims
         self._shares = shares
-        self._excess: set[tuple[str, int, int]] = set()
+        self._rates = rates
+        self._excess: set[Place] = set()
+        # Those that leave to keep to a rate: that of which endpoint, and when they are to be back.
+        self._away: dict[Place, tuple[Prepared, int]] = {}
         self._sender = sender
         self._clock = clock
         self._meter = meter
@@ -57,6 +63,7 @@ class Dispatcher:
         """A partition is taken over."""
         self._claims.begin(topic, partition)
         self._shares.forget((topic, partition))
+        self._rates.lost(topic, partition)
 
     def recall(self, read: Received) -> None:
         """A record from before the position."""
@@ -70,35 +77,58 @@ class Dispatcher:
         """The partition went to another owner."""
         self._claims.forget(topic, partition)
         self._shares.forget((topic, partition))
+        self._rates.lost(topic, partition)
         self._excess = {place for place in self._excess if place[:2] != (topic, partition)}
+        self._away = {place: why for place, why in self._away.items() if place[:2] != (topic, partition)}
 
     def lane(self, asked_by: Received) -> Lane:
         """The endpoint's lane: unordered, as wide as the endpoint allows and stands just now. What is more than a slow
-        account's share does not wait in it, but is moved at once."""
-        account, part = _account_of(asked_by), (asked_by.topic, asked_by.partition)
-        id = (asked_by.key or b"").decode("utf-8", "replace")
-        if not asked_by.topic.endswith(OVERFLOW_SUFFIX):
-            now_s = self._clock.monotonic()
-            if self._shares.is_excess(part, account, now_s):
-                return self._excess_lane(asked_by, account)
-            self._shares.take(part, account, now_s)
+        account's share, or would wait long for its endpoint's rate, does not wait in it, but goes elsewhere at once."""
+        key, part, now_s = _key_of(asked_by), (asked_by.topic, asked_by.partition), self._clock.monotonic()
+        account, id = key
+        is_moved = asked_by.topic.endswith(OVERFLOW_SUFFIX)
+        if not is_moved and self._shares.is_excess(part, account, now_s):
+            return self._excess_lane(asked_by, account)
         endpoint = self._endpoints.get(account, id)
-        width = 1 if endpoint is None else self._pausing.allowed((account, id), endpoint.concurrency)
+        if endpoint is not None and self._leaves(asked_by, endpoint, now_s):
+            return _moving(account)
+        if not is_moved:
+            self._shares.take(part, account, now_s)
+        width = 1 if endpoint is None else self._pausing.allowed(key, endpoint.concurrency)
         return Lane(account=account, key=id, concurrency=width, ordered=False)
 
     def relane(self, waiting: Received) -> Lane | None:
         """Whether a delivery that waits, while no more can be read, is to be moved after all."""
-        account, part = _account_of(waiting), (waiting.topic, waiting.partition)
-        if waiting.topic.endswith(OVERFLOW_SUFFIX) or (*part, waiting.offset) in self._excess:
+        account, part, place = _account_of(waiting), (waiting.topic, waiting.partition), _place_of(waiting)
+        if waiting.topic.endswith(OVERFLOW_SUFFIX) or place in self._excess or place in self._away:
             return None
         if not self._shares.is_excess(part, account, self._clock.monotonic()):
             return None
         self._shares.done(part, account)
+        self._rates.over(_key_of(waiting), place)
         return self._excess_lane(waiting, account)
 
+    def hold(self, waiting: Received, now_s: float) -> float:
+        """Until when the lane of a delivery whose turn has come is held back, to keep to its endpoint's rate."""
+        key, place = _key_of(waiting), _place_of(waiting)
+        endpoint = self._endpoints.get(*key)
+        if endpoint is None or endpoint.rate is None or place in self._excess or place in self._away:
+            return now_s
+        return self._rates.hold_s(key, place, endpoint.rate, now_s)
+
     def _excess_lane(self, asked_by: Received, account: str) -> Lane:
-        self._excess.add((asked_by.topic, asked_by.partition, asked_by.offset))
-        return Lane(account=f"moving {account}")
+        self._excess.add(_place_of(asked_by))
+        return _moving(account)
+
+    def _leaves(self, asked_by: Received, endpoint: Prepared, now_s: float) -> bool:
+        if endpoint.rate is None:
+            return False
+        place, is_back = _place_of(asked_by), asked_by.topic.endswith(RETRIES_SUFFIX)
+        away_s = self._rates.leaves_for_s(_key_of(asked_by), place, endpoint.rate, now_s, is_back=is_back)
+        if away_s is None:
+            return False
+        self._away[place] = endpoint, self._clock.now_ms() + int(away_s * 1000)
+        return True
 
     # ── one record ──────────────────────────────────────────────────────────────────────────────────────────────────
     async def work(self, asked_by: Received) -> Sequence[Output]:
@@ -108,9 +138,14 @@ class Dispatcher:
         if verdict == "repeat":
             self._over(asked_by)
             return ()
-        if verdict == "new" and (asked_by.topic, asked_by.partition, asked_by.offset) in self._excess:
+        place = _place_of(asked_by)
+        if verdict == "new" and place in self._excess:
             self._over(asked_by)
             return outputs.moved(asked_by)
+        if verdict == "new" and place in self._away:
+            endpoint, due = self._away[place]
+            self._over(asked_by)
+            return self._postpone(asked_by, endpoint, due)
         try:
             return await self._deliver(asked_by, is_stale=verdict == "stale")
         finally:
@@ -118,11 +153,21 @@ class Dispatcher:
 
     def _over(self, asked_by: Received) -> None:
         """The record no longer waits here. (One of an attempt that failed unforeseen is counted out at once.)"""
-        part = (asked_by.topic, asked_by.partition)
-        if (*part, asked_by.offset) in self._excess:
-            self._excess.discard((*part, asked_by.offset))
-        else:
-            self._shares.done(part, _account_of(asked_by))
+        place = _place_of(asked_by)
+        if place in self._excess:
+            self._excess.discard(place)
+        elif self._away.pop(place, None) is None:
+            self._shares.done(place[:2], _account_of(asked_by))
+            self._rates.over(_key_of(asked_by), place)
+
+    def _postpone(self, asked_by: Received, endpoint: Prepared, due: int) -> Sequence[Output]:
+        delivery = decode(asked_by.value, Delivery)
+        _check(delivery)
+        self._meter.postponed()
+        if self._endpoints.get(delivery.account, delivery.endpoint) != endpoint:
+            # It was changed since the record was read, perhaps by what the record was decided on: so ask again soon.
+            due = self._clock.now_ms() + int(limits.RATE_WAIT_S * 1000)
+        return outputs.postponed(asked_by, delivery, due)
 
     async def _deliver(self, asked_by: Received, *, is_stale: bool) -> Sequence[Output]:
         delivery = decode(asked_by.value, Delivery)
@@ -233,6 +278,20 @@ class Dispatcher:
 
 def _account_of(read: Received) -> str:
     return (record.header(read, record.ACCOUNT) or b"").decode("utf-8", "replace")
+
+
+def _key_of(read: Received) -> Key:
+    """The endpoint, as the record's headers and key name it."""
+    return _account_of(read), (read.key or b"").decode("utf-8", "replace")
+
+
+def _place_of(read: Received) -> Place:
+    return read.topic, read.partition, read.offset
+
+
+def _moving(account: str) -> Lane:
+    """For what only goes elsewhere: it has its own turn, and waits for nothing."""
+    return Lane(account=f"moving {account}")
 
 
 def _check(delivery: Delivery) -> None:

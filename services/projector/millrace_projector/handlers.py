@@ -221,7 +221,7 @@ def delivery_asked(record: Received, rows: Rows) -> None:
     row, held = rows.delivery(id, account, endpoint, event), rows.held(id, account, bytes(delivery.body))
     if row.created_at is not None:
         return
-    row.is_fresh = delivery.attempt <= 1
+    row.is_fresh = delivery.attempt <= 1 and not delivery.waits
     row.created_at = created_at
     row.subscription = subscription
     row.type = clean(delivery.type)
