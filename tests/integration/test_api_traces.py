@@ -213,6 +213,17 @@ async def test_a_queued_delivery_says_what_it_is_behind(api: ApiWorld) -> None:
     assert wait["kind"] == "read_models"
 
 
+async def test_a_queued_delivery_of_an_endpoint_with_a_rate_waits_for_that(api: ApiWorld) -> None:
+    endpoint = (await api.ask("POST", "/v1/webhooks", {"url": "https://example.test/", "rate": 0.5})).data["id"]
+    first, second = await api.projected("deliveries"), await api.projected("deliveries")
+    for id in (first, second):
+        await api.execute("UPDATE read.deliveries SET endpoint = $2 WHERE id = $1", bare(id), bare(endpoint))
+    for id, behind in ((first, "the first"), (second, "behind 1 older one")):
+        (wait,) = (await traced(api, "deliveries", id))["waits"]
+        assert wait["kind"] == "endpoint_rate"
+        assert wait["text"] == f"waiting for the endpoint's rate: {endpoint} takes 0.5 a second, {behind}"
+
+
 @pytest.mark.parametrize(
     ("code", "due", "kind", "says"),
     [

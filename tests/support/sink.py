@@ -24,11 +24,12 @@ class Arrived:
 @dataclass
 class Sink:
     """`secrets` says which paths are webhooks; `refuse` how many requests of a path get a 500 before any is taken;
-    `answers` what else a path answers."""
+    `gone` which paths answer 410; `answers` what else a path answers."""
 
     url: str = ""
     secrets: dict[str, str] = field(default_factory=dict)
     refuse: Counter[str] = field(default_factory=Counter)
+    gone: set[str] = field(default_factory=set)
     answers: dict[str, Any] = field(default_factory=dict)
     arrived: dict[str, list[Arrived]] = field(default_factory=lambda: defaultdict(list))
     places: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -48,6 +49,8 @@ class Sink:
         self.arrived[path].append(arrived)
         if "webhook-id" in request.headers:
             self.places[arrived.body["id"]].append(path)
+        if path in self.gone:
+            return web.Response(status=410)
         if self.refuse[path] > 0:
             self.refuse[path] -= 1
             return web.Response(status=500, text="not yet")

@@ -90,6 +90,7 @@ def endpoint_entry(row: Row) -> Entry:
                 retry_schedule_s=None if schedule is None else tuple(schedule),
                 timeout_s=row["timeout_s"],
                 concurrency=row["concurrency"],
+                rate=row["rate"],
             )
         )
     return Entry(ENDPOINT, row["account"], ids.prefixed(ids.ENDPOINT, row["id"]), row["version"], value)

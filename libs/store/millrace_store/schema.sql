@@ -85,6 +85,18 @@ ALTER TABLE control.control_outbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENT
     CACHE 1
 );
 
+CREATE TABLE control.disablings (
+    account text NOT NULL,
+    endpoint uuid NOT NULL,
+    disabled_at timestamp with time zone NOT NULL,
+    reason text NOT NULL,
+    since timestamp with time zone NOT NULL,
+    told_at timestamp with time zone,
+    CONSTRAINT disablings_reason_check CHECK ((reason = ANY (ARRAY['gone'::text, 'failing'::text])))
+);
+
+COMMENT ON COLUMN control.disablings.since IS 'when it answered 410, or the first of the failures';
+
 CREATE TABLE control.dropped_days (
     day date NOT NULL,
     first_id uuid NOT NULL,
@@ -205,10 +217,21 @@ CREATE TABLE control.webhook_endpoints (
     concurrency integer NOT NULL,
     created_at timestamp with time zone NOT NULL,
     updated_at timestamp with time zone NOT NULL,
-    deleted_at timestamp with time zone
+    deleted_at timestamp with time zone,
+    rate double precision,
+    disabled_at timestamp with time zone,
+    disabled_reason text,
+    judged_since timestamp with time zone NOT NULL,
+    CONSTRAINT webhook_endpoints_disabled_reason_check CHECK ((disabled_reason = ANY (ARRAY['requested'::text, 'gone'::text, 'failing'::text])))
 );
 
 COMMENT ON COLUMN control.webhook_endpoints.old_secret_until IS 'until then deliveries are signed with both secrets';
+
+COMMENT ON COLUMN control.webhook_endpoints.rate IS 'deliveries a second at most';
+
+COMMENT ON COLUMN control.webhook_endpoints.disabled_reason IS 'requested by its owner, gone (it answered 410), or failing (nothing but failures for days)';
+
+COMMENT ON COLUMN control.webhook_endpoints.judged_since IS 'what came before says nothing about it: it was created, enabled or given its URL then';
 
 CREATE TABLE read.account_book (
     partition integer NOT NULL,
@@ -578,6 +601,9 @@ ALTER TABLE ONLY control.control_outbox
 ALTER TABLE ONLY control.control_outbox
     ADD CONSTRAINT control_outbox_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY control.disablings
+    ADD CONSTRAINT disablings_pkey PRIMARY KEY (account, endpoint, disabled_at);
+
 ALTER TABLE ONLY control.dropped_days
     ADD CONSTRAINT dropped_days_pkey PRIMARY KEY (day);
 
@@ -667,6 +693,8 @@ ALTER TABLE ONLY read.steps_default
 
 CREATE INDEX control_outbox_id_idx ON control.control_outbox USING btree (id) WHERE (published_position IS NULL);
 
+CREATE INDEX disablings_disabled_at_idx ON control.disablings USING btree (disabled_at) WHERE (told_at IS NULL);
+
 CREATE INDEX idempotency_keys_account_asked_at_idx ON control.idempotency_keys USING btree (account, asked_at);
 
 CREATE INDEX plans_account_kind_id_idx ON control.plans USING btree (account, kind, id DESC) WHERE (deleted_at IS NULL);
@@ -692,6 +720,10 @@ CREATE INDEX deliveries_account_status_created_at_id_idx ON ONLY read.deliveries
 CREATE INDEX deliveries_default_account_created_at_id_idx ON read.deliveries_default USING btree (account, created_at DESC, id DESC);
 
 CREATE INDEX deliveries_default_account_status_created_at_id_idx ON read.deliveries_default USING btree (account, status, created_at DESC, id DESC);
+
+CREATE INDEX deliveries_ended_at_idx ON ONLY read.deliveries USING btree (ended_at) WHERE ((error_code = 'http_410'::text) AND (status = 'failed'::text));
+
+CREATE INDEX deliveries_default_ended_at_idx ON read.deliveries_default USING btree (ended_at) WHERE ((error_code = 'http_410'::text) AND (status = 'failed'::text));
 
 CREATE INDEX deliveries_endpoint_created_at_id_idx ON ONLY read.deliveries USING btree (endpoint, created_at DESC, id DESC);
 
@@ -741,6 +773,8 @@ ALTER INDEX read.deliveries_account_created_at_id_idx ATTACH PARTITION read.deli
 
 ALTER INDEX read.deliveries_account_status_created_at_id_idx ATTACH PARTITION read.deliveries_default_account_status_created_at_id_idx;
 
+ALTER INDEX read.deliveries_ended_at_idx ATTACH PARTITION read.deliveries_default_ended_at_idx;
+
 ALTER INDEX read.deliveries_endpoint_created_at_id_idx ATTACH PARTITION read.deliveries_default_endpoint_created_at_id_idx;
 
 ALTER INDEX read.deliveries_event_idx ATTACH PARTITION read.deliveries_default_event_idx;
@@ -783,6 +817,9 @@ CREATE TRIGGER wake_relay AFTER INSERT ON control.control_outbox FOR EACH STATEM
 
 ALTER TABLE ONLY control.api_keys
     ADD CONSTRAINT api_keys_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
+
+ALTER TABLE ONLY control.disablings
+    ADD CONSTRAINT disablings_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
 
 ALTER TABLE ONLY control.plans
     ADD CONSTRAINT plans_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);

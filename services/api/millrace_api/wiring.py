@@ -12,6 +12,7 @@ from millrace_api.application.changes import Changes
 from millrace_api.application.database import Database
 from millrace_api.application.keys import KeyMaker
 from millrace_api.backlog_watch import BacklogWatch
+from millrace_api.judging import EndpointJudge
 from millrace_api.publishing import RelayWriter
 from millrace_api.replaying import Replaying
 from millrace_api.retirement import SecretRetirement
@@ -74,6 +75,7 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         clock=context.clock,
         log=context.log,
     )
+    judge = EndpointJudge(database, api.changes, events=producer, clock=context.clock, log=context.log)
     app = http.application(
         api,
         authenticator=Authenticator(keys, accounts, stale=view.ready),
@@ -113,6 +115,7 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         backlog=BacklogWatch(database, context.metrics, clock=context.clock).run,
         retirement=SecretRetirement(api.changes, context.log).run,
         replaying=replaying.run,
+        judge=judge.run,
     )
 
 

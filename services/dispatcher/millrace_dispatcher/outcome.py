@@ -95,7 +95,7 @@ def _error_of(status: int) -> ErrorInfo:
     if 300 <= status < 400:
         what = f"the endpoint answered {status}, a redirect, which is not followed: give its final URL"
     elif status == GONE:
-        what = "the endpoint answered 410 Gone: it wants no more, so nothing is tried again; disable or delete it"
+        what = "the endpoint answered 410 Gone: it wants no more, so nothing is tried again, and it is disabled"
     else:
         what = f"the endpoint answered {status}: only 2xx counts as received"
     return ErrorInfo(code=f"http_{status}", message=what, retryable=status != GONE)

@@ -47,7 +47,7 @@ WHERE r.id >= $1::uuid AND r.status = 'running' AND r.started_at < $2
 LIMIT 1000;
 
 -- Since when the oldest that is not over waits at each stage, of those that wait for the stage itself: what a timer
--- holds back is none of these before it is due. $1 as above, $2 = now.
+-- holds back is none of these before it is due, nor what keeps to its endpoint's rate. $1 as above, $2 = now.
 -- name: oldest
 SELECT 'matcher' AS stage, min(e.received_at) AS since
 FROM read.events AS e
@@ -63,4 +63,5 @@ SELECT 'scheduler', min(retry_at) FROM read.steps WHERE run >= $1::uuid AND stat
 UNION ALL
 SELECT 'dispatcher', min(COALESCE(next_attempt_at, created_at))
 FROM read.deliveries
-WHERE id >= $1::uuid AND status IN ('queued', 'retrying') AND COALESCE(next_attempt_at, created_at) <= $2;
+WHERE id >= $1::uuid AND status IN ('queued', 'retrying') AND COALESCE(next_attempt_at, created_at) <= $2
+    AND endpoint NOT IN (SELECT e.id FROM control.webhook_endpoints AS e WHERE e.rate IS NOT NULL);

@@ -45,7 +45,9 @@ Kind = Literal[
     "delivery.attempted",
     "delivery.ended",
 ]
-WaitKind = Literal["matcher", "orchestrator", "executor", "dispatcher", "timer", "endpoint_paused", "read_models"]
+WaitKind = Literal[
+    "matcher", "orchestrator", "executor", "dispatcher", "timer", "endpoint_paused", "endpoint_rate", "read_models"
+]
 """Who or what moves next. `read_models` = what shall happen is decided, and the rows that say it are not there yet."""
 
 _ORDER = {kind: n for n, kind in enumerate(Kind.__args__)}  # type: ignore[attr-defined]
@@ -328,6 +330,9 @@ def _delivery_wait(row: Row, before: int) -> Wait:
     if row["status"] == "queued":
         least = "at least " if before == TRACE_QUEUED_LOOKED_AT_MAX else ""
         behind = f"behind {least}{_count(before, 'older one')}" if before else "the first"
+        if row["rate"] is not None:
+            text = f"waiting for the endpoint's rate: {endpoint} takes {row['rate']:g} a second, {behind}"
+            return Wait(id, "endpoint_rate", row["created_at"], None, text)
         text = f"in the lane of {endpoint}, {behind}: the dispatcher has told of no attempt yet"
         return Wait(id, "dispatcher", row["created_at"], None, text)
     if row["is_ahead"]:

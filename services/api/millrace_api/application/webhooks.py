@@ -45,6 +45,9 @@ class EndpointView:
     retry_schedule_s: list[float] | None
     timeout_s: float
     concurrency: int
+    rate: float | None
+    disabled_at: datetime | None
+    disabled_reason: str | None
     old_secret_until: datetime | None
     version: int
     created_at: datetime
@@ -69,6 +72,7 @@ class Wanted:
     retry_schedule_s: Sequence[float] | None = None
     timeout_s: float = limits.WEBHOOK_TIMEOUT_S
     concurrency: int = 32
+    rate: float | None = None
 
 
 async def create(
@@ -90,6 +94,7 @@ async def create(
         None if wanted.retry_schedule_s is None else list(wanted.retry_schedule_s),
         wanted.timeout_s,
         wanted.concurrency,
+        wanted.rate,
         change.now,
     )
     assert row is not None
@@ -128,6 +133,7 @@ async def update(
         None if merged.retry_schedule_s is None else list(merged.retry_schedule_s),
         merged.timeout_s,
         merged.concurrency,
+        merged.rate,
         change.now,
     )
     assert row is not None
@@ -245,6 +251,9 @@ def _fields(row: Row) -> Mapping[str, Any]:
         "retry_schedule_s",
         "timeout_s",
         "concurrency",
+        "rate",
+        "disabled_at",
+        "disabled_reason",
         "old_secret_until",
         "version",
         "created_at",

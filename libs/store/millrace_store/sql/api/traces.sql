@@ -47,11 +47,12 @@ SELECT run, node, attempt, status, started_at, ended_at, duration_ms, error_code
 FROM read.step_attempts WHERE account = $1 AND run = ANY($2::uuid[]) ORDER BY run, node, attempt DESC LIMIT $3;
 
 -- name: deliveries
-SELECT id, endpoint, event, subscription, status, attempts, next_attempt_at, error_code, error_message, created_at,
-       ended_at, COALESCE(next_attempt_at > now(), false) AS is_ahead
-FROM read.deliveries
-WHERE account = $1 AND id = ANY($2::uuid[])
-  AND (id >= (SELECT control.first_kept($1)) OR status IN ('queued', 'retrying'));
+SELECT d.id, d.endpoint, d.event, d.subscription, d.status, d.attempts, d.next_attempt_at, d.error_code,
+       d.error_message, d.created_at, d.ended_at, COALESCE(d.next_attempt_at > now(), false) AS is_ahead, e.rate
+FROM read.deliveries d
+LEFT JOIN control.webhook_endpoints e ON e.account = d.account AND e.id = d.endpoint
+WHERE d.account = $1 AND d.id = ANY($2::uuid[])
+  AND (d.id >= (SELECT control.first_kept($1)) OR d.status IN ('queued', 'retrying'));
 
 -- name: delivery_attempts
 SELECT delivery, n, outcome, at, duration_ms, status, error_code, error_message, retry_at, count(*) OVER () AS total

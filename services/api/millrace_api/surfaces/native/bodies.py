@@ -267,6 +267,14 @@ Schedule = Annotated[
 ]
 Timeout = Annotated[float, Field(gt=0, le=limits.WEBHOOK_TIMEOUT_S_MAX)]
 Concurrency = Annotated[int, Field(ge=1, le=limits.ENDPOINT_CONCURRENCY_MAX)]
+Rate = Annotated[
+    float,
+    Field(
+        ge=limits.ENDPOINT_RATE_MIN,
+        le=limits.ENDPOINT_RATE_MAX,
+        description="Deliveries a second at most; null = as they come. What is more waits, and loses no attempt by it.",
+    ),
+]
 Secret = Annotated[str, Field(max_length=webhooks.SECRET_CHARS_MAX, description="Left out, a good one is made.")]
 
 
@@ -279,6 +287,7 @@ class NewWebhook(_Body):
     retry_schedule_s: Schedule | None = None
     timeout_s: Timeout = limits.WEBHOOK_TIMEOUT_S
     concurrency: Concurrency = 32
+    rate: Rate | None = None
 
     def wanted(self) -> webhooks.Wanted:
         return webhooks.Wanted(
@@ -289,6 +298,7 @@ class NewWebhook(_Body):
             retry_schedule_s=self.retry_schedule_s,
             timeout_s=self.timeout_s,
             concurrency=self.concurrency,
+            rate=self.rate,
         )
 
 
@@ -300,6 +310,7 @@ class WebhookPatch(_Patch):
     retry_schedule_s: Schedule | None = None
     timeout_s: Timeout = _LEFT_OUT
     concurrency: Concurrency = _LEFT_OUT
+    rate: Rate | None = None
 
 
 class SecretRotation(_Body):

@@ -43,6 +43,7 @@ async def get_webhook(id: str, api: ApiHere, me: Reader) -> Response:
 
 @router.patch("/{id}", response_model=One[EndpointView], responses=answers.WRITE)
 async def update_webhook(id: str, body: bodies.WebhookPatch, api: ApiHere, me: Manager) -> Response:
+    """Change the members that are named. Enabling an endpoint that the platform disabled lets it begin anew."""
     async with api.changes.begin() as change:
         made = await webhooks.update(change, me.account, id, body.named(), egress=api.egress)
     return answers.one(made, at=answers.position_of(change))
