@@ -30,6 +30,10 @@ async def test_every_record_becomes_its_rows(cluster: Cluster, database: str) ->
         "dead_letters": 0,
         "account_book": 3,
         "payloads": 0,
+        "receipt_roots": 0,
+        "receipt_leaves": 0,
+        "receipt_days": 0,
+        "receipt_seeds": 0,
     }
 
 

@@ -186,6 +186,22 @@ DAYS_DROPPED_A_TURN_MAX = 5
 # Of strays in the default partition, which only a wrong clock can make.
 STRAYS_DROPPED_A_TURN_MAX = 1_000
 
+# ── receipts ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# Leaves of one stored chunk, a power of two: a proof reads one chunk, and one hash for each other chunk of its day.
+RECEIPT_CHUNK_LEAVES = 1_024
+# After a day's end on the broker's clock, so that what was being written then is there and decided.
+RECEIPT_GRACE_S = 300.0
+RECEIPT_LOOK_S = 60.0
+# Closing a day and projecting share one process: closing takes no more of its time than this.
+RECEIPT_SHARE_MAX = 0.2
+RECEIPT_CHUNKS_WRITTEN_TOGETHER = 32
+RECEIPT_PROJECTED_S_MAX = 30.0
+RECEIPT_SESSION_S = 600.0
+# What a receipt tells, and where it is looked for: days with facts from the subject's own on, chunks of such a day.
+RECEIPT_FACTS_MAX = 500
+RECEIPT_DAYS_LOOKED_AT_MAX = 100
+RECEIPT_CHUNKS_LOOKED_AT_MAX = 8
+
 # ── the meter ───────────────────────────────────────────────────────────────────────────────────────────────────────
 METER_WINDOW_S = 10
 # A tally is written up to a gathering after its events; a window closes that much later.
@@ -232,5 +248,9 @@ assert REPLAY_STILL_MS_MAX < UNIQUE_KEY_WINDOW_MS, "a repeated step of a replay 
 assert REPLAY_POLL_S * 4 < RELAY_SESSION_S, "a replayer that lives always speaks before its session is ended"
 assert RELAY_POLL_S * 4 < RELAY_SESSION_S, "a relay that lives always speaks before its session is ended"
 assert RATE_WAIT_S < OVERFLOW_AFTER_S, "an account that only keeps to a rate is not slow"
+assert RECEIPT_CHUNK_LEAVES.bit_count() == 1, "chunks are subtrees of the whole tree"
+assert RECEIPT_CHUNK_LEAVES * 64 * 4 // 3 + 4_096 < RECORD_VALUE_BYTES_MAX, "a chunk fits its record, in base64"
+assert RECEIPT_GRACE_S > 10 * TRANSACTION_TIMEOUT_S, "what was begun on a day is decided before it is closed"
+assert RECEIPT_LOOK_S * 2 < RECEIPT_SESSION_S, "one that lives always speaks before its session is ended"
 assert DELIVERIES_BUFFERED_MAX + OVERFLOW_BUFFERED_MAX <= LANES_BUFFERED_MAX, "overflow does not keep deliveries out"
 assert (DELIVERIES_PARTITION_MAX + 2) * 6 <= (COMMIT_METADATA_BYTES_MAX - 8) * 3 // 4, "open records fit the metadata"

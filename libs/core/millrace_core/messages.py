@@ -315,6 +315,53 @@ class Meter(Message, frozen=True, gc=False):
     deliveries: int
 
 
+# ── receipt-roots, receipt-leaves ─────────────────────────────────────────────────────────────────────────────────
+class ReceiptSeed(Message, frozen=True, tag_field="receipt", tag="seed"):
+    """What every salt follows from. The first on the topic stands for ever."""
+
+    seed: bytes
+
+
+class DayDue(Message, frozen=True, tag_field="receipt", tag="due"):
+    """Asks for nothing: written for the broker's time on it, before `day` is closed."""
+
+    day: int
+
+
+class ReceiptRoot(Message, frozen=True, tag_field="receipt", tag="root"):
+    """The tree over an account's facts of one day, and its link in the account's chain. The first of a day stands."""
+
+    account: str
+    day: int
+    leaves: int
+    root: bytes
+    previous: bytes
+    chain: bytes
+
+
+class DayClosed(Message, frozen=True, tag_field="receipt", tag="closed"):
+    """All roots of the day are on the log. `ends`: (topic, partition, offset) at which the next day begins."""
+
+    day: int
+    accounts: int
+    facts: int
+    ends: tuple[tuple[str, int, int], ...]
+
+
+ReceiptRecord = ReceiptSeed | DayDue | ReceiptRoot | DayClosed
+
+
+class ReceiptLeaves(Message, frozen=True):
+    """`receipt-leaves`: neighbouring leaves of a tree, 32 bytes each of `ids` and `contents`; `root` is theirs."""
+
+    account: str
+    day: int
+    first: int
+    root: bytes
+    ids: bytes
+    contents: bytes
+
+
 # ── control ───────────────────────────────────────────────────────────────────────────────────────────────────────
 class AccountControl(Message, frozen=True):
     """kind `account`, id = the account's. Events of `unordered` identifiers are spread over all partitions."""

@@ -5,7 +5,7 @@ Records come in offset order within a partition. A position outside the log rais
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Self
+from typing import NamedTuple, Self
 
 from millrace_core import limits
 from millrace_core.errors import Retry
@@ -15,6 +15,13 @@ from millrace_kafka.client import Cluster
 from millrace_kafka.feed import Feed
 from millrace_kafka.feed import OffLog as OffLog
 from millrace_kafka.feed import Part as Part
+
+
+class Moment(NamedTuple):
+    """Where a record stands in its partition, and the broker's time on it."""
+
+    offset: int
+    timestamp: int
 
 
 class Reader:
@@ -65,6 +72,15 @@ class Reader:
             self.feed.live.beginning_offsets(list(asked)), limits.PRODUCE_TIMEOUT_S, "no starts"
         )
         return {asked[tp]: offset for tp, offset in starts.items()}
+
+    async def first_at(self, parts: Iterable[Part], ms: int) -> dict[Part, Moment | None]:
+        """The first record of each partition that the broker took at this time or later, as far as this reader can
+        see; None where there is none."""
+        asked = {self.feed.tp(part): part for part in parts}
+        found = await clients.within(
+            self.feed.live.offsets_for_times(dict.fromkeys(asked, ms)), limits.PRODUCE_TIMEOUT_S, "no offsets by time"
+        )
+        return {asked[tp]: None if at is None else Moment(at.offset, at.timestamp) for tp, at in found.items()}
 
     def assign(self, positions: Mapping[Part, int]) -> None:
         """Read from these positions on; replaces what was assigned before."""

@@ -167,6 +167,13 @@ PROJECTOR_DAY_FAILURES = _counter(
     "Times a day could not be made or dropped, because its tables were in use; a later turn makes up for it.",
     "what",
 )
+RECEIPT_AGE_SECONDS = _gauge(
+    "millrace_receipt_age_seconds",
+    "Time since the end of the last day whose receipts are closed; NaN before the first.",
+)
+RECEIPT_CONTRADICTIONS = _gauge(
+    "millrace_receipt_contradictions", "Accounts and days of which the log has two roots, counted up to 20; must be 0."
+)
 POSTGRES_CONNECTIONS = _gauge("millrace_postgres_pool_connections", "Connections of the pool.", "state")
 RELAY_ENTRIES = _counter("millrace_relay_entries_total", "Outbox entries published to `control`.")
 RELAY_WAITING = _gauge("millrace_relay_waiting_entries", "Outbox entries not yet published.")

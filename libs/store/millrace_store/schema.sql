@@ -454,6 +454,51 @@ CREATE TABLE read.positions (
     record_time timestamp with time zone
 );
 
+CREATE TABLE read.receipt_days (
+    day timestamp with time zone NOT NULL,
+    accounts bigint NOT NULL,
+    facts bigint NOT NULL,
+    ends jsonb NOT NULL,
+    at timestamp with time zone NOT NULL
+);
+
+COMMENT ON COLUMN read.receipt_days.ends IS '[topic, partition, offset] at which the next day begins';
+
+CREATE TABLE read.receipt_leaves (
+    account text NOT NULL,
+    day timestamp with time zone NOT NULL,
+    first bigint NOT NULL,
+    root bytea NOT NULL,
+    first_id bytea NOT NULL,
+    last_id bytea NOT NULL,
+    ids bytea NOT NULL,
+    contents bytea NOT NULL,
+    at timestamp with time zone NOT NULL
+);
+
+COMMENT ON COLUMN read.receipt_leaves.first IS 'the index of its first leaf';
+
+CREATE TABLE read.receipt_roots (
+    account text NOT NULL,
+    day timestamp with time zone NOT NULL,
+    leaves bigint NOT NULL,
+    root bytea NOT NULL,
+    previous bytea NOT NULL,
+    chain bytea NOT NULL,
+    other_chain bytea,
+    at timestamp with time zone NOT NULL
+);
+
+COMMENT ON COLUMN read.receipt_roots.day IS 'its start';
+
+CREATE TABLE read.receipt_seeds (
+    "offset" bigint NOT NULL,
+    seed bytea NOT NULL,
+    at timestamp with time zone NOT NULL
+);
+
+COMMENT ON COLUMN read.receipt_seeds.seed IS 'what salts follow from: never shown. The one with the least offset stands';
+
 CREATE TABLE read.runs (
     id uuid NOT NULL,
     account text NOT NULL,
@@ -673,6 +718,18 @@ ALTER TABLE ONLY read.payloads_default
 ALTER TABLE ONLY read.positions
     ADD CONSTRAINT positions_pkey PRIMARY KEY (topic, partition);
 
+ALTER TABLE ONLY read.receipt_days
+    ADD CONSTRAINT receipt_days_pkey PRIMARY KEY (day);
+
+ALTER TABLE ONLY read.receipt_leaves
+    ADD CONSTRAINT receipt_leaves_pkey PRIMARY KEY (account, day, first);
+
+ALTER TABLE ONLY read.receipt_roots
+    ADD CONSTRAINT receipt_roots_pkey PRIMARY KEY (account, day);
+
+ALTER TABLE ONLY read.receipt_seeds
+    ADD CONSTRAINT receipt_seeds_pkey PRIMARY KEY ("offset");
+
 ALTER TABLE ONLY read.runs
     ADD CONSTRAINT runs_pkey PRIMARY KEY (id);
 
@@ -744,6 +801,14 @@ CREATE INDEX events_account_received_at_id_idx ON ONLY read.events USING btree (
 CREATE INDEX events_default_account_identifier_received_at_id_idx ON read.events_default USING btree (account, identifier, received_at DESC, id DESC);
 
 CREATE INDEX events_default_account_received_at_id_idx ON read.events_default USING btree (account, received_at DESC, id DESC);
+
+CREATE INDEX receipt_leaves_account_day_first_id_idx ON read.receipt_leaves USING btree (account, day, first_id);
+
+CREATE INDEX receipt_roots_day_account_idx ON read.receipt_roots USING btree (day, account);
+
+CREATE INDEX receipt_roots_other_chain_idx ON read.receipt_roots USING btree (other_chain) WHERE (other_chain IS NOT NULL);
+
+CREATE INDEX receipt_roots_root_idx ON read.receipt_roots USING btree (root);
 
 CREATE INDEX runs_account_created_at_id_idx ON ONLY read.runs USING btree (account, created_at DESC, id DESC);
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from millrace_core.errors import Fatal, Stale
 from millrace_store import queries
-from millrace_store.days import BY_TIME, DATED
+from millrace_store.days import DATED
 from millrace_store.migrations import packaged
 from millrace_store.pool import Connection
 from millrace_store.projection import Place
@@ -64,10 +64,10 @@ async def keep_older(connection: Connection, before: Mapping[str, datetime]) -> 
     read: what it then says of them is merged, and says nothing new of rows that would not have needed copying."""
     kept = {}
     for table, moment in sorted(before.items()):
-        bound = moment if table == BY_TIME else _first_id(moment)
+        column = DATED.get(table, "at")
+        bound = moment if column == "at" else _first_id(moment)
         status = await connection.execute(
-            f"INSERT INTO {SHADOW}.{table} SELECT * FROM {LIVE}.{table} WHERE {DATED[table]} < $1 "
-            "ON CONFLICT DO NOTHING",
+            f"INSERT INTO {SHADOW}.{table} SELECT * FROM {LIVE}.{table} WHERE {column} < $1 ON CONFLICT DO NOTHING",
             bound,
         )
         kept[table] = int(status.rpartition(" ")[2])

@@ -35,6 +35,7 @@ from millrace_core.messages import (
 from millrace_core.payloads import is_large
 from millrace_core.record import ACCOUNT, SOURCE, Received, header
 from millrace_projector.control_records import control_changed
+from millrace_projector.receipt_records import leaves_written, receipt_written
 from millrace_projector.rows import Rows
 from millrace_projector.tables import Row
 from millrace_projector.values import (
@@ -364,6 +365,8 @@ HANDLERS: Mapping[str, Callable[[Received, Rows], None]] = MappingProxyType(
         "dead-letters": letter_died,
         "dead-letters-tx": letter_died,
         "control": control_changed,
+        "receipt-roots": receipt_written,
+        "receipt-leaves": leaves_written,
     }
 )
 """Every topic the projector reads, by catalogue name."""

@@ -30,3 +30,35 @@ class Untold:
     def wrote(self, table: str, rows: int) -> None: ...
     def committed(self, seconds: float) -> None: ...
     def age(self, topic: str, partition: int, seconds: float) -> None: ...
+
+
+class Acked(Protocol):
+    """Where an acked record stands, as far as anyone here asks."""
+
+    @property
+    def timestamp(self) -> int:
+        """The broker's, in milliseconds since 1970."""
+        ...
+
+
+class ReceiptLog(Protocol):
+    """The plain producer, for who closes days."""
+
+    async def write(self, outputs: Sequence[Output]) -> Sequence[Acked]:
+        """Return when all are acked; raises Retry when any may not be."""
+        ...
+
+
+class ReceiptsTold(Protocol):
+    """Told how the receipt chain stands. Must not block or raise."""
+
+    def closed(self, day: int, accounts: int, facts: int) -> None: ...
+    def contradicted(self, account_days: Sequence[tuple[str, int]]) -> None:
+        """These have two roots on the log; the first few, or none."""
+        ...
+
+    def lost(self, day: int) -> None:
+        """This day can never be closed: the log has lost facts of it."""
+        ...
+
+    def failed(self, reason: str) -> None: ...

@@ -57,6 +57,10 @@ ORIGINS: Mapping[str, tuple[str, ...]] = {
         "deliveries-tx",
         "deliveries-overflow",
     ),
+    "receipt_roots": ("receipt-roots",),
+    "receipt_leaves": ("receipt-leaves",),
+    "receipt_days": ("receipt-roots",),
+    "receipt_seeds": ("receipt-roots",),
 }
 
 

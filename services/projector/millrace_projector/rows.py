@@ -289,6 +289,10 @@ class Rows:
         self.dead_letters: list[Row] = []
         self.account_book: dict[tuple[int, int], bytearray] = {}
         self.payloads: dict[Row, Row] = {}
+        self.receipt_roots: dict[Row, Row] = {}
+        self.receipt_leaves: dict[Row, Row] = {}
+        self.receipt_days: dict[Row, Row] = {}
+        self.receipt_seeds: dict[Row, Row] = {}
 
     def held(self, owner: str, account: str, payload: bytes) -> bytes:
         """What a row holds of a payload of this event, run or delivery: itself, or a reference where it is large.
@@ -342,6 +346,10 @@ class Rows:
             (tables.EVENT_OUTCOMES, self.event_outcomes),
             (tables.EVENT_MATCHES, self.event_matches),
             (tables.DELIVERY_ATTEMPTS, self.delivery_attempts),
+            (tables.RECEIPT_ROOTS, self.receipt_roots),
+            (tables.RECEIPT_LEAVES, self.receipt_leaves),
+            (tables.RECEIPT_DAYS, self.receipt_days),
+            (tables.RECEIPT_SEEDS, self.receipt_seeds),
         ):
             found.append((table, _sorted(table, list(kept.values())), []))
         found.append((tables.DEAD_LETTERS, _sorted(tables.DEAD_LETTERS, self.dead_letters), []))

@@ -162,6 +162,18 @@ DEAD_LETTERS = Table(
 PAYLOADS = Table("payloads", ("owner", "digest", "account", "bytes"), key=2)
 
 ACCOUNT_BOOK = Table("account_book", ("partition", "bucket", "decided"), key=2)
+RECEIPT_ROOTS = Table(
+    "receipt_roots",
+    ("account", "day", "leaves", "root", "previous", "chain", "other_chain", "at"),
+    key=2,
+)
+RECEIPT_LEAVES = Table(
+    "receipt_leaves",
+    ("account", "day", "first", "root", "first_id", "last_id", "ids", "contents", "at"),
+    key=3,
+)
+RECEIPT_DAYS = Table("receipt_days", ("day", "accounts", "facts", "ends", "at"))
+RECEIPT_SEEDS = Table("receipt_seeds", ("offset", "seed", "at"))
 
 TABLES = (
     EVENTS,
@@ -175,4 +187,8 @@ TABLES = (
     DEAD_LETTERS,
     ACCOUNT_BOOK,
     PAYLOADS,
+    RECEIPT_ROOTS,
+    RECEIPT_LEAVES,
+    RECEIPT_DAYS,
+    RECEIPT_SEEDS,
 )

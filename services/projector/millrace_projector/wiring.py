@@ -2,14 +2,18 @@
 
 import gc
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
+from structlog.typing import FilteringBoundLogger
+
 from millrace_core import limits
+from millrace_core.event import iso_of
 from millrace_kafka.client import Cluster
 from millrace_kafka.positioned import PositionedConsumer
 from millrace_kafka.producer import PlainProducer
 from millrace_projector.batches import Batches
+from millrace_projector.closing import Closing
 from millrace_projector.handlers import TOPICS
 from millrace_projector.keeping import Keeper, Seen
 from millrace_projector.processor import Projector
@@ -79,6 +83,28 @@ class Balances:
             self._oldest.labels(stage).set(age_s)
 
 
+class Receipts:
+    """How the receipt chain stands, as metrics and log lines."""
+
+    def __init__(self, metrics: Metrics, log: FilteringBoundLogger) -> None:
+        self._contradictions = metrics.gauge(metric_defs.RECEIPT_CONTRADICTIONS)
+        self._log = log
+
+    def closed(self, day: int, accounts: int, facts: int) -> None:
+        self._log.info("receipts.day_closed", day=iso_of(day), accounts=accounts, facts=facts)
+
+    def contradicted(self, account_days: Sequence[tuple[str, int]]) -> None:
+        self._contradictions.set(len(account_days))
+        for account, day in account_days:
+            self._log.error("receipts.contradicted", account=account, day=iso_of(day))
+
+    def lost(self, day: int) -> None:
+        self._log.error("receipts.day_lost", day=iso_of(day), reason="the log has lost facts of it")
+
+    def failed(self, reason: str) -> None:
+        self._log.warning("receipts.not_closed", reason=reason)
+
+
 async def wire(settings: ProjectorSettings, context: Context) -> Mapping[str, Worker]:
     """Build the service; nothing reads before its worker runs."""
     gc.set_threshold(*GC_THRESHOLDS)
@@ -118,6 +144,25 @@ async def wire(settings: ProjectorSettings, context: Context) -> Mapping[str, Wo
         clock=context.clock,
         log=context.log,
     )
+    closing = Closing(
+        connect=partial(
+            connect,
+            settings.postgres.get_secret_value(),
+            name="millrace projector, receipts",
+            statement_s=0,
+            idle_s=limits.RECEIPT_SESSION_S,
+        ),
+        cluster=cluster,
+        log=producer,
+        told=Receipts(context.metrics, context.log),
+        clock=context.clock,
+    )
     context.metrics.watch(metric_defs.UNACCOUNTED_AGE_SECONDS, reconciler.age_s)
+    context.metrics.watch(metric_defs.RECEIPT_AGE_SECONDS, closing.age_s)
     context.health.add("projector", projector.ready)
-    return {"projector": projector.run, "reconciler": reconciler.run, "keeper": keeper.run}
+    return {
+        "projector": projector.run,
+        "reconciler": reconciler.run,
+        "keeper": keeper.run,
+        "closing": closing.run,
+    }

@@ -152,3 +152,29 @@ ON CONFLICT (topic, partition, "offset", at) DO NOTHING;
 INSERT INTO read.payloads
 SELECT * FROM unnest($1::uuid[], $2::bytea[], $3::text[], $4::bytea[])
 ON CONFLICT (owner, digest) DO NOTHING;
+
+-- The first stands. One that differs leaves its chain behind; rows of one batch may hold such a one already.
+-- name: merge_receipt_roots
+INSERT INTO read.receipt_roots AS r
+SELECT * FROM unnest(
+    $1::text[], $2::timestamptz[], $3::bigint[], $4::bytea[], $5::bytea[], $6::bytea[], $7::bytea[], $8::timestamptz[])
+ON CONFLICT (account, day) DO UPDATE SET
+    other_chain = COALESCE(
+        r.other_chain, CASE WHEN EXCLUDED.chain <> r.chain THEN EXCLUDED.chain ELSE EXCLUDED.other_chain END);
+
+-- name: merge_receipt_leaves
+INSERT INTO read.receipt_leaves
+SELECT * FROM unnest(
+    $1::text[], $2::timestamptz[], $3::bigint[], $4::bytea[], $5::bytea[], $6::bytea[], $7::bytea[], $8::bytea[],
+    $9::timestamptz[])
+ON CONFLICT (account, day, first) DO NOTHING;
+
+-- name: merge_receipt_days
+INSERT INTO read.receipt_days
+SELECT * FROM unnest($1::timestamptz[], $2::bigint[], $3::bigint[], $4::jsonb[], $5::timestamptz[])
+ON CONFLICT (day) DO NOTHING;
+
+-- name: merge_receipt_seeds
+INSERT INTO read.receipt_seeds
+SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::timestamptz[])
+ON CONFLICT ("offset") DO NOTHING;

@@ -30,6 +30,8 @@ PROJECTED = frozenset(
         "run-facts",
         "dead-letters",
         "dead-letters-tx",
+        "receipt-leaves",
+        "receipt-roots",
     }
 )
 """What read models are made of. A position on another topic (`control`: its tables are written first) is passed."""
