@@ -9,12 +9,14 @@ from millrace_api.application.api import Api
 from millrace_api.surfaces.native import bodies
 
 METHODS = {"get", "post", "put", "patch", "delete"}
+OPEN = {"/v1/receipts/{root}/proof"}
+"""What anyone may ask."""
 
 
 def document() -> dict[str, Any]:
     """The document of an application that is only described, never asked."""
     api: Api = None  # type: ignore[assignment]
-    app = http.application(api, authenticator=None, cursors=None, version="0")  # type: ignore[arg-type]
+    app = http.application(api, authenticator=None, cursors=None, open_rate=None, version="0")  # type: ignore[arg-type]
     return openapi.document(app)
 
 
@@ -54,6 +56,8 @@ def test_every_native_resource_is_there() -> None:
     assert {f"/v1/{resource}/{{id}}/trace" for resource in ("events", "runs", "deliveries")} <= paths
     assert {"/v1/accounts/me", "/v1/jobs/{id}/run", "/v1/chains/{id}/run", "/v1/runs/{id}/cancel"} <= paths
     assert {"/v1/dead-letters/count", "/v1/subscriptions/backtest"} <= paths
+    assert {f"/v1/{resource}/{{id}}/receipt" for resource in ("events", "runs", "deliveries")} <= paths
+    assert {"/v1/receipts", *OPEN} <= paths
 
 
 def test_every_operation_says_who_may_ask_and_how_it_fails() -> None:
@@ -62,9 +66,9 @@ def test_every_operation_says_who_may_ask_and_how_it_fails() -> None:
             if method not in METHODS or not path.startswith("/v1/"):
                 continue
             where = f"{method} {path}"
-            assert {"401", "403", "503"} <= set(operation["responses"]), where
+            assert ({"429", "503"} if path in OPEN else {"401", "403", "503"}) <= set(operation["responses"]), where
             assert "422" not in operation["responses"], where
-            assert operation.get("security"), where
+            assert bool(operation.get("security")) == (path not in OPEN), where
             assert any(status.startswith("2") for status in operation["responses"]), where
 
 

@@ -22,6 +22,7 @@ from millrace_web.body_limit import BodyLimit
 from millrace_web.envelopes import AUTOMATION, Envelope, error_response, install_errors
 from millrace_web.observed import HttpObserver, Observed
 from millrace_web.paging import Cursors
+from millrace_web.rate_limits import RateLimits
 from millrace_web.request_ids import RequestIds, request_id_of
 
 
@@ -30,8 +31,10 @@ def envelope_of(scope: Scope) -> Envelope:
     return AUTOMATION
 
 
-def application(api: Api, *, authenticator: Authenticator, cursors: Cursors, version: str) -> FastAPI:
-    """The routes, without the layers around them."""
+def application(
+    api: Api, *, authenticator: Authenticator, cursors: Cursors, open_rate: RateLimits, version: str
+) -> FastAPI:
+    """The routes, without the layers around them. `open_rate` is that of what may be asked without a key."""
     app = FastAPI(
         title="Millrace",
         description=openapi.DESCRIPTION,
@@ -44,6 +47,7 @@ def application(api: Api, *, authenticator: Authenticator, cursors: Cursors, ver
     app.state.api = api
     app.state.authenticator = authenticator
     app.state.cursors = cursors
+    app.state.open_rate = open_rate
     install_errors(app, envelope_of)
     for kind in (Problem, Retry):
         app.add_exception_handler(kind, _on_problem)

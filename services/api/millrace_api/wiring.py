@@ -36,6 +36,7 @@ from millrace_store.relay import Relay
 from millrace_web.api_keys import Accounts, ApiKeys
 from millrace_web.authentication import Authenticator
 from millrace_web.paging import Cursors
+from millrace_web.rate_limits import RateLimits
 
 _SQL = queries.load("api/positions")
 
@@ -80,6 +81,7 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         api,
         authenticator=Authenticator(keys, accounts, stale=view.ready),
         cursors=Cursors(pepper),
+        open_rate=RateLimits(context.clock),
         version=version("millrace-api"),
     )
     server = HttpServer(

@@ -109,15 +109,21 @@ _ERRORS: Mapping[int, str] = {
     404: "There is no such thing in this account.",
     409: "The state or use of the thing forbids it.",
     413: "The body is over 1 MB.",
+    429: "Asked for too often: wait `Retry-After` seconds.",
     503: "Something behind the API is away, or (`NOT_YET_IN_FORCE`) the change stands but is not known to be in force.",
 }
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The OpenAPI responses of these errors, with those that any route can give."""
-    listed = sorted({401, 403, 503, *statuses})
-    return {status: {"model": Failed, "description": _ERRORS[status]} for status in listed}
+    return _described(401, 403, 503, *statuses)
+
+
+def _described(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": Failed, "description": _ERRORS[status]} for status in sorted(statuses)}
 
 
 READ = errors(400, 404)
 WRITE = errors(400, 404, 409, 413)
+PUBLIC = _described(400, 404, 429, 503)
+"""Of a route that anyone may ask, without a key."""

@@ -21,12 +21,16 @@ from millrace_store.pool import Connection
 from millrace_web import positions
 from millrace_web.api_keys import ApiKey
 from millrace_web.authentication import require
+from millrace_web.errors import ApiError
 from millrace_web.idempotency import IdempotencyKey, digest_of
 from millrace_web.paging import Cursors, Page, PageQuery
 
 T = TypeVar("T")
 START = datetime(9999, 12, 31, tzinfo=UTC), UUID(int=2**128 - 1)
 """Above every row: where the first page of a list by time begins."""
+
+OPEN_PLAN = "business"
+"""600 requests a minute of one process."""
 
 
 class StrictRequest(Request):
@@ -166,6 +170,14 @@ async def once(
 
 
 OnceHere = Annotated[Once, Depends(once)]
+
+
+def open_to_all(request: Request) -> None:
+    """Of a route that needs no key: all who ask share one rate, so that they cannot crowd out those who have one."""
+    verdict = request.app.state.open_rate.take("", OPEN_PLAN)
+    if verdict.retry_after_s is not None:
+        message = f"Too much is asked without a key: wait {verdict.retry_after_s} s."
+        raise ApiError(429, message, headers={"retry-after": str(verdict.retry_after_s)})
 
 
 def micros(at: datetime) -> int:

@@ -9,6 +9,7 @@ from millrace_api.surfaces.native.routes import (
     events,
     keys,
     plans,
+    receipts,
     replays,
     runs,
     subscriptions,
@@ -31,6 +32,8 @@ def router() -> APIRouter:
         runs.router,
         deliveries.router,
         dead_letters.router,
+        receipts.router,
+        receipts.public,
         keys.router,
         accounts.router,
     ):
