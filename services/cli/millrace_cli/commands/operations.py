@@ -56,8 +56,15 @@ def verify(
     ] = None,
     to: Annotated[datetime | None, typer.Option(formats=TIMES, help="Judge what began before that, UTC.")] = None,
     account: Annotated[str | None, typer.Option(help="Judge this account alone: acc_…")] = None,
+    receipts: Annotated[
+        bool, typer.Option("--receipts", help="Make the receipts' roots of days again, and compare.")
+    ] = False,
 ) -> None:
-    """Prove from the log that nothing is unaccounted for."""
+    """Prove from the log that nothing is unaccounted for, or that the receipts are what the facts give."""
+    if receipts:
+        given = {"--account": account, "--from-ms": _ms(from_), "--to-ms": _ms(to)}
+        named = [f"{name}={value}" for name, value in given.items() if value is not None]
+        become("millrace_projector", "verify-receipts", *named)
     from millrace_cli.accounting import Span
     from millrace_cli.verify import run
 
