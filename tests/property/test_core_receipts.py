@@ -28,7 +28,7 @@ def test_a_root_is_what_the_rfc_defines(leaves: list[bytes]) -> None:
 @given(trees, st.data())
 def test_every_leaf_is_proven_and_no_other_place_or_leaf(leaves: list[bytes], data: st.DataObject) -> None:
     index = data.draw(st.integers(0, len(leaves) - 1))
-    path, root = receipts.path_of(index, leaves), receipts.root_of(leaves)
+    path, root = receipts.path_of(index, receipts.levels_of(leaves)), receipts.root_of(leaves)
     assert receipts.is_included(leaves[index], index, len(leaves), path, root)
     other = data.draw(st.integers(-1, len(leaves) + 1))
     if other != index and leaves.count(leaves[index]) == 1:
@@ -75,7 +75,7 @@ def test_chunks_are_subtrees_of_the_tree_over_the_first_of_each_id(
         assert own[-1].tree == (len(leaves), receipts.root_of(leaves))
         for index, leaf in enumerate(leaves):
             inside = receipts.leaves_of(account, own[index // chunk_leaves].ids, own[index // chunk_leaves].contents)
-            path = receipts.path_of(index % chunk_leaves, inside)
-            path += receipts.path_of(index // chunk_leaves, [chunk.root for chunk in own])
+            path = receipts.path_of(index % chunk_leaves, receipts.levels_of(inside))
+            path += receipts.path_of(index // chunk_leaves, receipts.levels_of([chunk.root for chunk in own]))
             assert receipts.is_included(leaf, index, len(leaves), path, receipts.root_of(leaves))
     assert {chunk.account for chunk in chunks} == {account for account, _ in firsts}

@@ -169,14 +169,18 @@ def root_of(hashes: Sequence[bytes]) -> bytes:
     return level[0]
 
 
-def path_of(index: int, hashes: Sequence[bytes]) -> list[bytes]:
-    """The hashes that lead from one of these to their root, lowest first."""
-    path, level = [], hashes
-    while len(level) > 1:
-        if (neighbour := index ^ 1) < len(level):
-            path.append(level[neighbour])
-        level, index = _above(level), index // 2
-    return path
+def levels_of(hashes: Sequence[bytes]) -> list[Sequence[bytes]]:
+    """These hashes, and every level of the tree above them."""
+    levels = [hashes]
+    while len(levels[-1]) > 1:
+        levels.append(_above(levels[-1]))
+    return levels
+
+
+def path_of(index: int, levels: Sequence[Sequence[bytes]]) -> list[bytes]:
+    """The hashes that lead from one of the lowest level to the root, lowest first."""
+    beside = ((level, (index >> height) ^ 1) for height, level in enumerate(levels))
+    return [level[at] for level, at in beside if at < len(level)]
 
 
 def is_included(leaf: bytes, index: int, leaves: int, path: Sequence[bytes], root: bytes) -> bool:

@@ -19,7 +19,7 @@ from millrace_core.limits import (
     RECEIPT_DAYS_LOOKED_AT_MAX,
     RECEIPT_FACTS_MAX,
 )
-from millrace_core.receipts import HASH_BYTES, kind_of, leaf_of, leaves_of, path_of, salt_of
+from millrace_core.receipts import HASH_BYTES, kind_of, leaves_of, levels_of, path_of, salt_of
 from millrace_store import queries
 from millrace_store.aggregates import Row
 from millrace_store.pool import Connection
@@ -106,35 +106,37 @@ async def of_delivery(tx: Connection, account: str, id: str) -> Receipt:
 async def prove(tx: Connection, root: bytes, index: int, leaf: bytes) -> Proof:
     """The path of a leaf. NotFound for whatever is not there: no root, no such index, or another leaf at it."""
     missing = NotFound("leaf", leaf.hex())
-    row = await tx.fetchrow(_SQL["find_root"], root)
-    if row is None or not 0 <= index < row["leaves"]:
+    at = index % RECEIPT_CHUNK_LEAVES
+    row = await tx.fetchrow(_SQL["chunk_of_root"], root, index - at)
+    if row is None:
         raise missing
-    chunk = await tx.fetchrow(_SQL["chunk"], row["account"], row["day"], index - index % RECEIPT_CHUNK_LEAVES)
-    if chunk is None:
+    tree = await _tree(tx, row)
+    if tree.leaves[at : at + 1] != [leaf]:
         raise missing
-    leaves = leaves_of(row["account"], chunk["ids"], chunk["contents"])
-    if leaves[index % RECEIPT_CHUNK_LEAVES] != leaf:
-        raise missing
-    path = _path(index, leaves, await _chunk_roots(tx, row))
     view = _root(row)
-    return Proof(leaf.hex(), index, path, view.leaves, view.root, view.previous, view.chain)
+    return Proof(leaf.hex(), index, tree.path(at), view.leaves, view.root, view.previous, view.chain)
 
 
 # ── one thing's facts ───────────────────────────────────────────────────────────────────────────────────────────────
 async def _of(tx: Connection, account: str, id: str, uuid: UUID, what: str) -> Receipt:
-    since = _began(id) - _EARLIER
-    days = await tx.fetch(_SQL["days_from"], account, since, RECEIPT_DAYS_LOOKED_AT_MAX)
+    chunks = await tx.fetch(
+        _SQL["chunks_between"],
+        account,
+        _began(id) - _EARLIER,
+        RECEIPT_DAYS_LOOKED_AT_MAX,
+        uuid.bytes + _LEAST,
+        uuid.bytes + _MOST,
+        RECEIPT_CHUNKS_LOOKED_AT_MAX,
+    )
     seed: bytes | None = await tx.fetchval(_SQL["seed"])
     facts: list[FactReceipt] = []
     found = 0
-    for day in days:
-        low, high = uuid.bytes + _LEAST, uuid.bytes + _MOST
-        chunks = await tx.fetch(_SQL["chunks_between"], account, day["day"], low, high, RECEIPT_CHUNKS_LOOKED_AT_MAX)
-        places = [(chunk, at) for chunk in chunks for at in _places(chunk["ids"], uuid.bytes)]
+    for chunk in chunks:
+        places = _places(chunk["ids"], uuid.bytes)
         found += len(places)
-        if places and seed is not None:
-            shown = places[: RECEIPT_FACTS_MAX - len(facts)]
-            facts += await _receipts(tx, account, day, shown, seed)
+        shown = places[: RECEIPT_FACTS_MAX - len(facts)]
+        if shown and seed is not None:
+            facts += _receipts(await _tree(tx, chunk), chunk, shown, seed)
     if not found and not await tx.fetchval(_SQL[f"has_{what}"], account, uuid):
         raise NotFound(what, id)
     closed_until = await tx.fetchval(_SQL["closed_until"])
@@ -150,28 +152,24 @@ def _began(id: str) -> datetime:
 
 def _places(fact_ids: bytes, subject: bytes) -> list[int]:
     """At which of a chunk's leaves facts of this subject stand."""
-    return [
-        at // HASH_BYTES for at in range(0, len(fact_ids), HASH_BYTES) if fact_ids[at : at + len(subject)] == subject
-    ]
+    starts = range(0, len(fact_ids), HASH_BYTES)
+    return [at // HASH_BYTES for at in starts if fact_ids[at : at + len(subject)] == subject]
 
 
-async def _receipts(
-    tx: Connection, account: str, day: Row, places: Sequence[tuple[Row, int]], seed: bytes
-) -> list[FactReceipt]:
-    roots, view = await _chunk_roots(tx, day), _root(day)
-    leaves = {chunk["first"]: leaves_of(account, chunk["ids"], chunk["contents"]) for chunk, _ in places}
+def _receipts(tree: "_Tree", row: Row, places: Sequence[int], seed: bytes) -> list[FactReceipt]:
+    view = _root(row)
     found = []
-    for chunk, at in places:
-        id, content = (chunk[column][at * HASH_BYTES :][:HASH_BYTES] for column in ("ids", "contents"))
+    for at in places:
+        id, content = (row[column][at * HASH_BYTES :][:HASH_BYTES] for column in ("ids", "contents"))
         found.append(
             FactReceipt(
                 kind=kind_of(id),
                 fact=id.hex(),
-                salt=salt_of(seed, account, id).hex(),
+                salt=salt_of(seed, row["account"], id).hex(),
                 content=content.hex(),
-                leaf=leaf_of(account, id, content).hex(),
-                index=chunk["first"] + at,
-                path=_path(chunk["first"] + at, leaves[chunk["first"]], roots),
+                leaf=tree.leaves[at].hex(),
+                index=row["first"] + at,
+                path=tree.path(at),
                 day=view.day,
                 leaves=view.leaves,
                 root=view.root,
@@ -182,16 +180,26 @@ async def _receipts(
     return found
 
 
-async def _chunk_roots(tx: Connection, root: Row) -> list[bytes]:
-    rows = await tx.fetch(_SQL["chunk_roots"], root["account"], root["day"])
-    return [row["root"] for row in rows]
+# ── paths ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+class _Tree:
+    """A day's tree as far as the leaves of one chunk need it: what is above them in the chunk, and the path from there
+    over the roots of all chunks, which are subtrees of one tree."""
+
+    def __init__(self, leaves: Sequence[bytes], number: int, chunk_roots: Sequence[bytes]) -> None:
+        self.leaves = leaves
+        self._levels = levels_of(leaves)
+        self._above = path_of(number, levels_of(chunk_roots))
+
+    def path(self, at: int) -> list[str]:
+        """Of the leaf at this place of the chunk."""
+        return [beside.hex() for beside in (*path_of(at, self._levels), *self._above)]
 
 
-def _path(index: int, leaves: Sequence[bytes], roots: Sequence[bytes]) -> list[str]:
-    """Up through the leaf's own chunk, then over the roots of all chunks: they are subtrees of one tree."""
-    inside = path_of(index % RECEIPT_CHUNK_LEAVES, leaves)
-    above = path_of(index // RECEIPT_CHUNK_LEAVES, roots)
-    return [hash.hex() for hash in (*inside, *above)]
+async def _tree(tx: Connection, row: Row) -> _Tree:
+    """Of a chunk's row, with its account and day."""
+    roots = await tx.fetch(_SQL["chunk_roots"], row["account"], row["day"])
+    leaves = leaves_of(row["account"], row["ids"], row["contents"])
+    return _Tree(leaves, row["first"] // RECEIPT_CHUNK_LEAVES, [chunk["root"] for chunk in roots])
 
 
 def _root(row: Row) -> RootView:
