@@ -117,7 +117,7 @@ PROJECTED = (
     "dead-letters",
     "dead-letters-tx",
 )
-"""What read models are made of."""
+"""What the read models that go by the day are made of."""
 
 PROJECTED_DAYS_MAX = min(CATALOGUE[name].retention_ms for name in PROJECTED) // DAY_MS
 """So long the log can make every row again: no read model may be kept for longer."""
