@@ -110,7 +110,7 @@ def company(tried: SubscriptionControl, others: Mapping[str, SubscriptionControl
     return {TRIED: tried} | {id: one for id, one in others.items() if one.target_id == tried.target_id}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.lists(control, max_size=6),
     st.one_of(st.none(), control),

@@ -48,6 +48,6 @@ def test_a_schema_that_is_no_name_is_refused() -> None:
         queries.in_schema({}, 'read"; DROP')
 
 
-@pytest.mark.parametrize("file", ["outbox", "relay", "projection", "shadow", "verify"])
+@pytest.mark.parametrize("file", ["idempotency", "leading", "outbox", "projection", "shadow", "verify"])
 def test_the_packaged_files_are_readable(file: str) -> None:
     assert queries.load(file)
