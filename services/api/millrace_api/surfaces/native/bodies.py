@@ -128,7 +128,8 @@ class SubscriptionPatch(_Patch):
 
 
 def _backtest_schema(schema: dict[str, Any]) -> None:
-    _without_defaults(schema)
+    for member in ("pattern", "target"):
+        schema["properties"][member].pop("default", None)
     schema["examples"] = [
         {
             "pattern": "e:shop/order-*",
@@ -164,16 +165,18 @@ class Backtest(NewSubscription):
     def asked(self) -> backtests.Asked:
         """Raises Invalid unless it is one of the two."""
         members = sorted(self.model_fields_set & NewSubscription.model_fields.keys())
-        changes = {} if self.changes is None else self.changes.named()
-        if self.subscription is not None and members:
-            raise Invalid("belongs into `changes` when a `subscription` is named", where=members[0])
-        if self.subscription is None and self.changes is not None:
+        over: dict[str, Any] = {"days": self.days, "since": self.since, "until": self.until}
+        if self.subscription is not None:
+            if members:
+                raise Invalid("belongs into `changes` when a `subscription` is named", where=members[0])
+            changes = {} if self.changes is None else self.changes.named()
+            return backtests.Asked(subscription=self.subscription, changes=changes, **over)
+        if self.changes is not None:
             raise Invalid("are of a `subscription`: name it", where="changes")
         for needed in ("pattern", "target"):
-            if self.subscription is None and needed not in members:
+            if needed not in members:
                 raise Invalid("is needed: give a whole subscription, or name a `subscription`", where=needed)
-        new = self.wanted() if self.subscription is None else None
-        return backtests.Asked(new, self.subscription, changes, self.days, self.since, self.until)
+        return backtests.Asked(new=self.wanted(), **over)
 
     @property
     def listing(self) -> str:
