@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,7 +19,10 @@ from millrace_api.application.subscriptions import Target, Wanted
 from millrace_api.surfaces.native.routes.subscriptions import from_cursor, to_cursor
 from millrace_core import ids
 from millrace_core.clock import SystemClock
-from millrace_store.pool import open_pool
+from millrace_store import queries
+from millrace_store.migrations import migrate
+from millrace_store.pool import connect, open_pool
+from millrace_store.projection import Projection
 from millrace_web.paging import Cursors
 from tests.support.api_world import ApiWorld
 
@@ -302,6 +305,36 @@ def test_a_cursor_is_the_place_and_the_end_exactly() -> None:
     rest = Span((START + timedelta(microseconds=678_901), ids.uuid_of(ids.new_id(ids.EVENT))), START)
     cursors = Cursors(b"secret")
     assert from_cursor(cursors, to_cursor(cursors, rest, "acc_1", "x"), "acc_1", "x") == rest
+
+
+async def test_outcomes_are_looked_up_and_no_partition_is_read_whole(database: str) -> None:
+    """As a plain join the planner reads every day's outcomes for each page: seconds, where there are many."""
+    await migrate(database)
+    connection = await connect(database, name="test")
+    days = [ids.DAY_MS * (20_000 + n) for n in range(5)]
+    await Projection().ensure_days(connection, [day // ids.DAY_MS for day in days], now_ms=days[-1])
+    events = [ids.uuid_of(ids.derived_id(ids.EVENT, day, str(n))) for day in days for n in range(1_000)]
+    at = datetime.fromtimestamp(days[0] / 1000, UTC)
+    rows = [(id, "acc_1", "e:a/b", at, 0, 1, n, b"{}") for n, id in enumerate(events)]
+    await connection.executemany(_EVENT.replace("4, $5, 1, $6, $7", "4, $5, $6, $7, $8"), rows)
+    await connection.executemany(_OUTCOME, [(id, n, "acc_1", "matched") for n, id in enumerate(events)])
+    await connection.execute("ANALYZE")
+    statement = queries.load("api/backtests")["own_outcomes"]
+    assert len(await connection.fetch(statement, "acc_1", events[2_000:2_400])) == 400
+    explained = await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", "acc_1", events[2_000:2_400])
+    await connection.close()
+    scans = [
+        node for node in _nodes(orjson.loads(explained)[0]["Plan"]) if node.get("Actual Loops") and "Alias" in node
+    ]
+    read = {node["Relation Name"]: node["Node Type"] for node in scans if "Relation Name" in node}
+    assert any(name.startswith("event_outcomes") for name in read)
+    assert {kind for name, kind in read.items() if not name.endswith("_default")} <= {"Index Scan", "Index Only Scan"}
+
+
+def _nodes(plan: Any) -> Iterator[Any]:
+    yield plan
+    for inner in plan.get("Plans", ()):
+        yield from _nodes(inner)
 
 
 async def _count(api: ApiWorld, table: str) -> int:
