@@ -13,7 +13,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from millrace_core.clock import SystemClock
-from millrace_core.messages import DeliveryEnded, RunEnded
+from millrace_core.messages import (
+    DayClosed,
+    DayDue,
+    DeliveryEnded,
+    ReceiptLeaves,
+    ReceiptRoot,
+    ReceiptSeed,
+    RunEnded,
+    encode,
+)
 from millrace_core.record import Output, Received
 from millrace_kafka.observer import Silent
 from millrace_kafka.topics import short_name
@@ -50,6 +59,26 @@ def ended(n: int, outcome: Literal["stale", "dead_lettered"]) -> list[Output]:
     ]
 
 
+def receipts() -> list[Output]:
+    """A day that was closed twice, and once otherwise."""
+    seeds = [ReceiptSeed(seed=seed * 32) for seed in (b"s", b"t")]
+    roots = [
+        ReceiptRoot(account=story.ACCOUNT_ID, day=0, leaves=1, root=chain * 32, previous=bytes(32), chain=chain * 32)
+        for chain in (b"a", b"a", b"b", b"c", b"a")
+    ]
+    chunks = [
+        ReceiptLeaves(account=story.ACCOUNT_ID, day=0, first=0, root=b"r" * 32, ids=b"i" * 32, contents=content * 32)
+        for content in (b"1", b"2")
+    ]
+    closed = [DayClosed(day=0, accounts=1, facts=facts, ends=(("run-facts", 0, 7),)) for facts in (1, 2)]
+    key = story.ACCOUNT_ID.encode()
+    return [
+        *(Output("receipt-roots", None, encode(one)) for one in (*seeds, DayDue(day=0), *closed)),
+        *(Output("receipt-roots", key, encode(root)) for root in roots),
+        *(Output("receipt-leaves", key, encode(chunk)) for chunk in chunks),
+    ]
+
+
 def told() -> list[Received]:
     outputs = [
         *ended(0, "dead_lettered"),  # and then sent again
@@ -65,6 +94,7 @@ def told() -> list[Received]:
         *TELLER.run_facts(2)[:4],
         TELLER.delivery(2),
         TELLER.attempted(2, "retrying", status=429),
+        *receipts(),
     ]
     return story.received(outputs)
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from millrace_core.errors import Reject
-from millrace_core.messages import DeliveryEnded, Event, RunEnded, decode, encode
+from millrace_core.messages import DeliveryEnded, Event, Message, ReceiptLeaves, ReceiptRoot, RunEnded, decode, encode
 from millrace_core.record import Output, Received, Written
 from millrace_kafka.topics import short_name
 from millrace_projector import tables
@@ -55,6 +55,38 @@ def delivery_ended(outcome: str) -> Output:
         reason="out of the window",
     )
     return output("delivery-facts", TELLER.delivery_id(0), fact)
+
+
+def root(chain: bytes) -> Output:
+    told = ReceiptRoot(account=ACCOUNT_ID, day=0, leaves=1, root=chain * 32, previous=bytes(32), chain=chain * 32)
+    return Output("receipt-roots", ACCOUNT_ID.encode(), encode(told))
+
+
+@pytest.mark.parametrize(
+    ("chains", "other"), [(b"a", None), (b"aa", None), (b"ab", b"b"), (b"abc", b"b"), (b"aab", b"b")]
+)
+def test_the_first_root_of_a_day_stands_and_the_first_that_differs_is_kept(chains: bytes, other: bytes | None) -> None:
+    rows = projected([root(bytes((chain,))) for chain in chains])
+    (row,) = of(rows, tables.RECEIPT_ROOTS)
+    assert (row["root"], row["chain"]) == (b"a" * 32, b"a" * 32)
+    assert row["other_chain"] == (None if other is None else other * 32)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        ReceiptRoot(account=ACCOUNT_ID, day=0, leaves=1, root=b"short", previous=bytes(32), chain=bytes(32)),
+        ReceiptRoot(account=ACCOUNT_ID, day=2**62, leaves=1, root=bytes(32), previous=bytes(32), chain=bytes(32)),
+        ReceiptLeaves(account=ACCOUNT_ID, day=0, first=0, root=bytes(32), ids=b"", contents=b""),
+        ReceiptLeaves(account=ACCOUNT_ID, day=0, first=0, root=bytes(32), ids=bytes(32), contents=bytes(64)),
+        ReceiptLeaves(account=ACCOUNT_ID, day=0, first=0, root=bytes(32), ids=bytes(33), contents=bytes(33)),
+    ],
+    ids=["a short hash", "a day out of range", "no leaves", "contents without ids", "half a leaf"],
+)
+def test_a_receipt_that_no_row_can_hold_is_refused(value: Message) -> None:
+    topic = "receipt-leaves" if isinstance(value, ReceiptLeaves) else "receipt-roots"
+    with pytest.raises(Reject):
+        projected([Output(topic, ACCOUNT_ID.encode(), encode(value))])
 
 
 def test_an_event_keeps_its_bytes_and_its_place() -> None:
