@@ -26,6 +26,7 @@ from tests.support.receipts import (
     GRACE_S,
     Died,
     Dying,
+    Hanging,
     Told,
     closed_days,
     closing,
@@ -130,6 +131,18 @@ async def test_a_crash_half_way_leaves_the_same_roots(cluster: Cluster, database
     assert len(after) == len({root.chain for root in after}) + len(before)
     assert told.contradictions == []
     assert len((await projecting.tables(database))["receipt_roots"]) == len({root.day for root in after})
+
+
+async def test_told_to_stop_it_leaves_the_day_it_is_at(cluster: Cluster, database: str) -> None:
+    await begun(cluster, database)
+    stop, log = asyncio.Event(), Hanging()
+    async with projector(cluster, database):
+        await tell(cluster, 0)
+        async with asyncio.timeout(30.0), asyncio.TaskGroup() as group:
+            group.create_task(closing(cluster, database, log, Told()).run(stop))
+            await log.is_asked.wait()
+            stop.set()
+    assert await roots(cluster) == []
 
 
 async def test_two_who_close_write_one_chain(cluster: Cluster, database: str) -> None:

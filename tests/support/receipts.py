@@ -57,6 +57,18 @@ class Dying:
         return await self._producer.write(outputs)
 
 
+class Hanging:
+    """A log that never acks."""
+
+    def __init__(self) -> None:
+        self.is_asked = asyncio.Event()
+
+    async def write(self, outputs: Sequence[Output]) -> Sequence[Acked]:
+        self.is_asked.set()
+        await asyncio.Event().wait()
+        return ()
+
+
 class Died(Exception):
     """The process was killed."""
 

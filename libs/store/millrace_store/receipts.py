@@ -15,7 +15,7 @@ from millrace_store.projection import Place
 
 _LOCK = 0x7265636569707401  # "receipt": any fixed number of its own
 _SQL = queries.load("receipts")
-PAGE_FACTS = 5_000
+PAGE_FACTS = 1_000
 CONTRADICTIONS_MAX = 20
 
 

@@ -11,8 +11,9 @@ Not here: what a root is (`millrace_core.receipts`), and the rows (`receipt_reco
 import asyncio
 import math
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from millrace_core import limits
 from millrace_core.clock import Clock
@@ -74,28 +75,29 @@ class Closing:
         return math.nan if self._closed_until is None else (self._clock.now_ms() - self._closed_until) / 1000
 
     async def run(self, stop: asyncio.Event) -> None:
-        """The worker. Kafka or Postgres away only means that nothing is closed meanwhile."""
+        """The worker. Kafka or Postgres away only means that nothing is closed meanwhile. A day takes long: told to
+        stop, it is left as a crash would leave it."""
         while not stop.is_set():
             try:
-                await self._live(stop)
+                await _unless(stop, self._live())
             except _AGAIN as error:
                 self._told.failed(str(error) or type(error).__name__)
             await pause(stop, self._look_s)
 
-    async def _live(self, stop: asyncio.Event) -> None:
+    async def _live(self) -> None:
         connection = await self._connect()
         try:
-            while not stop.is_set():
-                await self._look(connection, stop)
-                await pause(stop, self._look_s)
+            while True:
+                await self._look(connection)
+                await asyncio.sleep(self._look_s)
         finally:
             connection.terminate()
 
-    async def _look(self, connection: Connection, stop: asyncio.Event) -> None:
+    async def _look(self, connection: Connection) -> None:
         await self._tell(connection)
         if self._may_be_due() and await receipts.take_lock(connection):
             async with Reader(self._cluster) as reader:
-                while not stop.is_set() and await self._close_next(reader, connection):
+                while await self._close_next(reader, connection):
                     await self._tell(connection)
 
     async def _tell(self, connection: Connection) -> None:
@@ -191,6 +193,19 @@ class Closing:
             if outputs:
                 await self._log.write(outputs)
                 outputs.clear()
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Do it, or as much of it as there is time for until `stop` is set."""
+    tasks = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    if not tasks[0].cancelled():
+        tasks[0].result()
 
 
 def _leaves(chunk: Chunk, day: int) -> Output:
