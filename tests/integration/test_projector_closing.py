@@ -3,6 +3,7 @@
 import asyncio
 from itertools import pairwise
 
+import asyncpg
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -56,6 +57,15 @@ async def proven(cluster: Cluster) -> dict[int, int]:
     return {day: len(facts) for day, facts in (await facts_of_days(cluster)).items()}
 
 
+async def gives_space_back(database: str) -> bool:
+    """Whether no session holds a day's facts."""
+    connection = await asyncpg.connect(database)
+    try:
+        return not await connection.fetchval("SELECT count(*) FROM pg_class WHERE relname = 'day_facts'")
+    finally:
+        await connection.close()
+
+
 async def day_over(told: Told, facts: int) -> None:
     """Wait until so many facts are in closed days."""
     await eventually(lambda: sum(day[2] for day in told.days) >= facts, timeout_s=20.0, what="the days are closed")
@@ -69,6 +79,7 @@ async def test_days_are_closed_and_their_roots_chain(cluster: Cluster, database:
         await tell(cluster, 3)
         await day_over(told, 4 * FACTS_OF_ONE)
         await until_projected(cluster, database)
+        await eventually(lambda: gives_space_back(database), what="sorted facts are dropped")
     found = await roots(cluster)
     assert len(found) >= 2
     assert await proven(cluster) == {root.day: root.leaves for root in found}

@@ -92,18 +92,22 @@ def milliseconds(at: datetime) -> int:
 
 
 class SortedFacts:
-    """The facts of one day: `begin`, `add` until all are there, then `pages`. Of the copies of a fact, which stand in
+    """The facts of one day: `begin`, `add` until all are there, `pages`, `end`. Of the copies of a fact, which stand in
     one partition, the one with the least offset comes first."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def begin(self) -> None:
-        """Forget what was there."""
+        """With none; what an earlier use left is forgotten."""
+        await self.end()
         await self._connection.execute(
-            "DROP TABLE IF EXISTS pg_temp.day_facts; "
             'CREATE TEMPORARY TABLE day_facts (account bytea, id bytea, "offset" bigint, content bytea)'
         )
+
+    async def end(self) -> None:
+        """Give the space back. Safe to repeat."""
+        await self._connection.execute("DROP TABLE IF EXISTS pg_temp.day_facts")
 
     async def add(self, facts: Iterable[tuple[bytes, bytes, int, bytes]]) -> None:
         """Take (account, id, offset, content)."""

@@ -17,6 +17,8 @@ from millrace_store.receipts import SortedFacts
 
 RECEIPT_ROOTS, RECEIPT_LEAVES = "receipt-roots", "receipt-leaves"
 RECORDS_AT_ONCE = 1_000
+# However long Postgres sorted: the session must not be taken for dead.
+REST_S_MAX = 5.0
 POLL_S = 0.1
 
 
@@ -60,6 +62,7 @@ async def trees(
         await rest()
     if (chunk := made.end()) is not None:
         yield chunk
+    await facts.end()
 
 
 def _entries(records: Sequence[Received], seed: bytes, account: str | None) -> list[tuple[bytes, bytes, int, bytes]]:
@@ -78,7 +81,7 @@ def _resting(share: float) -> Callable[[], Awaitable[None]]:
 
     async def pause() -> None:
         nonlocal began
-        await asyncio.sleep((loop.time() - began) * (1.0 / share - 1.0))
+        await asyncio.sleep(min((loop.time() - began) * (1.0 / share - 1.0), REST_S_MAX))
         began = loop.time()
 
     return pause

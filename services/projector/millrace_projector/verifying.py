@@ -168,12 +168,14 @@ class _Judgement:
         return verdict
 
     async def _starts(self, day: int) -> Mapping[Part, int] | None:
-        """Where the day begins; None when the log has lost facts of it."""
+        """Where the day begins; None when the log may have lost facts of it: it has none if it holds what was closed
+        last before the day, or a record from before it."""
         starts = await receipt_days.beginning(self._reader, day)
         held = await self._reader.starts(starts)
         before = self._book.days.get(day - self._day_ms)
         begun = {} if before is None else {(topic, part): offset for topic, part, offset in before.ends}
-        return starts if all(held[part] <= begun.get(part, 0) for part in starts) else None
+        is_whole = all(held[part] <= begun.get(part, 0) or held[part] < start for part, start in starts.items())
+        return starts if is_whole else None
 
     async def _from_facts(self, day: int, starts: Mapping[Part, int], seed: bytes) -> tuple[dict[str, Tree], list[str]]:
         """The trees, and how stored leaves differ from theirs."""
