@@ -41,6 +41,30 @@ def test_who_is_quick_may_fill_it() -> None:
     assert shares.is_excess(PART, "a", 10.0 + LATER)
 
 
+def test_who_does_little_in_a_second_is_slow_at_once() -> None:
+    shares = Shares(room=100, partition_room=50)
+    for _ in range(40):
+        shares.take(PART, "slow", 0.0)
+        shares.take(PART, "quick", 0.0)
+    for _ in range(6):
+        shares.done(PART, "slow")
+    for _ in range(9):
+        shares.done(PART, "quick")
+        shares.take(PART, "quick", 0.0)
+    assert not shares.is_excess(PART, "slow", limits.OVERFLOW_SOON_S - 0.01)
+    assert shares.is_excess(PART, "slow", limits.OVERFLOW_SOON_S), "34 left, 6 a second"
+    assert not shares.is_excess(PART, "quick", limits.OVERFLOW_SOON_S), "40 left, 9 a second"
+
+
+def test_what_was_moved_does_not_count_as_done() -> None:
+    shares = Shares(room=100, partition_room=50)
+    for _ in range(40):
+        shares.take(PART, "slow", 0.0)
+    for _ in range(15):
+        shares.left(PART, "slow")
+    assert shares.is_excess(PART, "slow", limits.OVERFLOW_SOON_S)
+
+
 def test_what_is_done_makes_room_again() -> None:
     shares = Shares(room=100, partition_room=10)
     assert fill(shares, "a") == 5

@@ -63,7 +63,9 @@ LANES_BUFFERED_MAX = 2_000
 # buffer. A partition's: so many open records fit the commit's metadata even if every second one of 2 M is done.
 DELIVERIES_BUFFERED_MAX = LANES_BUFFERED_MAX * 3 // 4
 DELIVERIES_PARTITION_MAX = 500
+# An account is slow when its oldest has waited so long here, or so soon already when the rest will.
 OVERFLOW_AFTER_S = 5.0
+OVERFLOW_SOON_S = 1.0
 OVERFLOW_BUFFERED_MAX = LANES_BUFFERED_MAX // 4
 COMMIT_METADATA_BYTES_MAX = 4_096
 UNCLEAN_DEATHS_MAX = 3

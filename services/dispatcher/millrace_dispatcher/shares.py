@@ -5,8 +5,9 @@ in here can be fair to what it has not read. So an account's deliveries beyond i
 own, `deliveries-overflow`, which is read into its own part of the buffer and where they wait for their turn.
 A share is as much as is still free (of the partition's room, and of the whole buffer): one account alone takes half,
 the next half of the rest, and so on; however many there are, there is room for one more. Shares count for accounts that
-are slow: whose oldest delivery here has waited for seconds. A burst that is quickly delivered keeps others waiting for
-a moment only, and moving it would cost more than delivering it.
+are slow: whose oldest delivery here has waited for seconds, or for a second in which so few were done that the rest
+will. A burst that is quickly delivered keeps others waiting for a moment only, and moving it would cost more than
+delivering it.
 """
 
 from collections import Counter, deque
@@ -36,6 +37,24 @@ class _Held:
             del self.by_account[account]
 
 
+class _Account:
+    """When each that waits came, and how many had been done by then. The oldest is counted out first, whichever was
+    done: an approximation."""
+
+    __slots__ = ("came", "done")
+
+    def __init__(self) -> None:
+        self.came: deque[tuple[float, int]] = deque()
+        self.done = 0
+
+    def is_slow(self, now_s: float) -> bool:
+        at_s, done_then = self.came[0]
+        waited_s, done = now_s - at_s, self.done - done_then
+        if waited_s < limits.OVERFLOW_SOON_S:
+            return False
+        return waited_s >= limits.OVERFLOW_AFTER_S or len(self.came) * waited_s > limits.OVERFLOW_AFTER_S * done
+
+
 class Shares:
     """What each account has waiting or under way here, in all and in each partition."""
 
@@ -48,20 +67,20 @@ class Shares:
         self._partition_room = partition_room
         self._all = _Held(room)
         self._parts: dict[Part, _Held] = {}
-        # When what waits came, by account. The oldest is counted out first, whichever was done: an approximation.
-        self._since: dict[str, deque[float]] = {}
+        self._accounts: dict[str, _Account] = {}
 
     def is_excess(self, part: Part, account: str, now_s: float) -> bool:
         """Whether the account is slow and has as much here as it may."""
-        since = self._since.get(account)
-        if not since or now_s - since[0] < limits.OVERFLOW_AFTER_S:
+        waiting = self._accounts.get(account)
+        if waiting is None or not waiting.is_slow(now_s):
             return False
         held = self._parts.get(part)
         return self._all.is_over(account) or (held is not None and held.is_over(account))
 
     def take(self, part: Part, account: str, now_s: float) -> None:
         """A record of the account waits here from now on."""
-        self._since.setdefault(account, deque()).append(now_s)
+        waiting = self._accounts.setdefault(account, _Account())
+        waiting.came.append((now_s, waiting.done))
         held = self._parts.get(part)
         if held is None:
             held = self._parts[part] = _Held(self._partition_room)
@@ -70,6 +89,13 @@ class Shares:
 
     def done(self, part: Part, account: str) -> None:
         """One of them was dealt with. One that `forget` has counted out already changes nothing."""
+        waiting = self._accounts.get(account)
+        if waiting is not None:
+            waiting.done += 1
+        self.left(part, account)
+
+    def left(self, part: Part, account: str) -> None:
+        """One of them waits elsewhere from now on. Else as `done`."""
         held = self._parts.get(part)
         if held is not None and held.by_account[account] > 0:
             held.more(account, -1)
@@ -84,8 +110,8 @@ class Shares:
 
     def _less(self, account: str, count: int) -> None:
         self._all.more(account, -count)
-        since = self._since[account]
+        came = self._accounts[account].came
         for _ in range(count):
-            since.popleft()
-        if not since:
-            del self._since[account]
+            came.popleft()
+        if not came:
+            del self._accounts[account]

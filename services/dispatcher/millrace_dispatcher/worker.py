@@ -104,7 +104,7 @@ class Dispatcher:
             return None
         if not self._shares.is_excess(part, account, self._clock.monotonic()):
             return None
-        self._shares.done(part, account)
+        self._shares.left(part, account)
         self._rates.over(_key_of(waiting), place)
         return self._excess_lane(waiting, account)
 
