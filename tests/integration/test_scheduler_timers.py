@@ -9,12 +9,12 @@ from millrace_core.clock import ManualClock, SystemClock
 from millrace_core.ids import timer_id_of
 from millrace_core.messages import CancelTimer, Raw, SetTimer, Tick, encode
 from millrace_core.record import ACCOUNT, ID, SOURCE, Output, Received
+from millrace_core.steady_clock import SteadyClock
 from millrace_kafka.admin import create_topics
 from millrace_kafka.client import Cluster
 from millrace_kafka.producer import PlainProducer
 from millrace_kafka.reader import read_all
-from millrace_scheduler.steady_clock import SteadyClock
-from millrace_scheduler.ticker import Ticker
+from millrace_kafka.ticker import Ticker
 from tests.support.plans import ACCOUNT as OWNING_ACCOUNT
 from tests.support.plans import run_id
 from tests.support.task_services import Life, living, scheduling
@@ -95,11 +95,7 @@ async def _has(cluster: Cluster, key: bytes) -> bool:
 async def test_a_clock_that_lies_fires_nothing_before_the_broker_agrees(cluster: Cluster, log: PlainProducer) -> None:
     wall = ManualClock(SystemClock().now_ms())
     clock = SteadyClock(wall)
-
-    async def stamp(output: Output) -> int:
-        return (await log.write([output]))[0].timestamp
-
-    ticker, stop = Ticker(clock, stamp, every_s=0.02), asyncio.Event()
+    ticker, stop = Ticker(clock, log.write, every_s=0.02), asyncio.Event()
     await ticker.first(stop)
     hour_ms = 3_600_000
     async with living(scheduling(cluster, clock)), asyncio.TaskGroup() as group:

@@ -1,4 +1,5 @@
-"""The dispatcher's composition: the control view its endpoints follow, the door outward, one producer, its lanes."""
+"""The dispatcher's composition: the control view its endpoints follow, a clock that the broker confirms, the door
+outward, one producer, its lanes."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from prometheus_client import Counter as PrometheusCounter
 from millrace_core import egress, limits
 from millrace_core.clock import Clock
 from millrace_core.keyring import KeyRing
+from millrace_core.steady_clock import SteadyClock
 from millrace_dispatcher.claims import Claims
 from millrace_dispatcher.endpoints import Endpoints
 from millrace_dispatcher.outputs import OVERFLOW
@@ -23,6 +25,7 @@ from millrace_kafka.control import ControlView
 from millrace_kafka.groups import GROUPS
 from millrace_kafka.lanes import Lanes
 from millrace_kafka.producer import PlainProducer
+from millrace_kafka.ticker import Ticker
 from millrace_runtime import metric_defs
 from millrace_runtime.egress import Egress
 from millrace_runtime.metrics import Metrics
@@ -35,8 +38,10 @@ STATES: tuple[State, ...] = ("closed", "half_open", "open")
 
 
 async def wire(settings: DispatcherSettings, context: Context) -> Mapping[str, Worker]:
-    """Build it. Returns when the view holds what was on `control`: no delivery is made to an endpoint as it was."""
+    """Build it. Returns when the view holds what was on `control` and the broker has confirmed the time: no delivery is
+    made to an endpoint as it was, or signed with a time that its receiver refuses."""
     cluster = Cluster(settings.kafka, settings.namespace, f"millrace-dispatcher-{settings.instance}", settings.security)
+    clock = SteadyClock(context.clock)
     allow = egress.networks(settings.egress_allow)
     pausing, rates = Pausing(), Rates()
 
@@ -60,7 +65,7 @@ async def wire(settings: DispatcherSettings, context: Context) -> Mapping[str, W
         shares=Shares(),
         rates=rates,
         sender=door,
-        clock=context.clock,
+        clock=clock,
         meter=Counted(context.metrics),
     )
     lanes = Lanes(
@@ -74,26 +79,29 @@ async def wire(settings: DispatcherSettings, context: Context) -> Mapping[str, W
         producer=producer,
         observer=context.observer,
         view=view,
-        clock=context.clock,
+        clock=clock,
         instance=settings.instance,
         on_dead_letter=dispatcher.parked,
         memory=dispatcher,
         read_back=CLAIMED,
         topic_buffered_max={OVERFLOW: limits.OVERFLOW_BUFFERED_MAX},
     )
+    ticker = Ticker(clock, producer.write)
     context.stack.push_async_callback(door.close)
     context.stack.push_async_callback(producer.stop)
     await producer.start()
     context.stack.push_async_callback(view.stop)
     await view.start()
+    await ticker.first(context.stop)
 
+    context.health.add("clock", ticker.ready)
     context.health.add("control", view.ready)
     context.health.add("deliveries", lanes.ready)
     context.metrics.watch(metric_defs.CONTROL_AGE_SECONDS, view.fresh_age_s)
     context.metrics.watch(metric_defs.CONTROL_POSITION, lambda: view.position)
     context.metrics.watch(metric_defs.DISPATCHER_RATE_WAITING, lambda: rates.waiting)
-    _watch_breakers(context.metrics, pausing, context.clock)
-    return {"control": view.run, "deliveries": lanes.run}
+    _watch_breakers(context.metrics, pausing, clock)
+    return {"clock": ticker.run, "control": view.run, "deliveries": lanes.run}
 
 
 def _watch_breakers(metrics: Metrics, pausing: Pausing, clock: Clock) -> None:

@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping
 
-from millrace_core.record import Output
+from millrace_core.steady_clock import SteadyClock
 from millrace_kafka.client import Cluster
 from millrace_kafka.producer import PlainProducer
 from millrace_kafka.rocks import RocksStores
+from millrace_kafka.ticker import Ticker
 from millrace_kafka.transactional import TransactionalProcessor
 from millrace_runtime.service import Context, Worker
 from millrace_scheduler.handlers import INPUTS, READ_BACK, SchedulerHandler
 from millrace_scheduler.settings import SchedulerSettings
-from millrace_scheduler.steady_clock import SteadyClock
-from millrace_scheduler.ticker import Ticker
 
 
 async def wire(settings: SchedulerSettings, context: Context) -> Mapping[str, Worker]:
@@ -33,13 +32,10 @@ async def wire(settings: SchedulerSettings, context: Context) -> Mapping[str, Wo
         instance=settings.instance,
     )
 
-    async def stamp(output: Output) -> int:
-        return (await producer.write([output]))[0].timestamp
-
-    ticker = Ticker(clock, stamp)
+    ticker = Ticker(clock, producer.write)
     context.stack.push_async_callback(producer.stop)
     await producer.start()
     await ticker.first(context.stop)
-    context.health.add("clock", lambda: "the wall clock jumped, unconfirmed" if clock.is_doubted else None)
+    context.health.add("clock", ticker.ready)
     context.health.add("timers", processor.ready)
     return {"clock": ticker.run, "timers": processor.run}

@@ -1,7 +1,7 @@
 """The scheduler's time under wrong wall clocks. One rule: a jump over 30 s needs the broker's word."""
 
 from millrace_core.clock import ManualClock
-from millrace_scheduler.steady_clock import SteadyClock
+from millrace_core.steady_clock import SteadyClock
 
 HOUR_S = 3_600
 

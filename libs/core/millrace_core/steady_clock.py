@@ -1,8 +1,9 @@
-"""The scheduler's time: the wall clock's, as long as it can be believed.
+"""The time of those that set and fire timers: the wall clock's, as long as it can be believed.
 
 Between two readings time goes on by the monotonic clock. A reading that differs from it by over 30 s is a jump: of a
 broken time server, or of a machine that slept. It is taken only when the broker's time, on a record written for that,
-agrees; a jump believed blindly would fire every timer of the next hours at once, or none for as long. Small
+agrees; a jump believed blindly would fire every timer of the next hours at once, or none for as long, and sign webhooks
+with an hour that their receivers refuse. Small
 corrections are followed, but never further than 30 s from the last time the broker confirmed. Not here: asking it.
 """
 
