@@ -24,6 +24,7 @@ from tests.support.api_world import ApiWorld
 SEED = bytes(range(32))
 VALUE = b'{"fact":"event.decided"}'
 DAY_MS = ids.DAY_MS
+AT = 1_790_035_200_123
 
 
 def fact_id(thing: str, kind: str, n: int = 0) -> bytes:
@@ -31,10 +32,14 @@ def fact_id(thing: str, kind: str, n: int = 0) -> bytes:
     return ids.uuid_of(thing).bytes + bytes((receipts.KINDS[kind],)) + detail
 
 
+def entry_of(account: str, id: bytes) -> bytes:
+    return receipts.entry_of(SEED, Fact(account, id, AT, "matched", VALUE))
+
+
 async def closed(api: ApiWorld, account: str, day: int, ids: list[bytes], previous: bytes = GENESIS) -> ReceiptRoot:
     """A day of this account with facts of these ids, as the projector would have stored it."""
     trees = Trees()
-    made = [trees.add(account, id, receipts.content_of(SEED, Fact(account, id, VALUE))) for id in sorted(ids)]
+    made = [trees.add(account, entry_of(account, id)) for id in sorted(ids)]
     chunks = [chunk for chunk in (*made, trees.end()) if chunk is not None]
     tree = chunks[-1].tree
     assert tree is not None
@@ -52,9 +57,7 @@ async def closed(api: ApiWorld, account: str, day: int, ids: list[bytes], previo
         ("receipt-roots", encode(DayClosed(day=day, accounts=1, facts=tree.leaves, ends=()))),
     ]
     for chunk in chunks:
-        leaves = ReceiptLeaves(
-            account=account, day=day, first=chunk.first, root=chunk.root, ids=chunk.ids, contents=chunk.contents
-        )
+        leaves = ReceiptLeaves(account=account, day=day, first=chunk.first, root=chunk.root, entries=chunk.entries)
         told.append(("receipt-leaves", encode(leaves)))
     rows = Rows()
     for topic, value in told:
@@ -81,8 +84,9 @@ def others(count: int) -> list[bytes]:
 def holds(receipt: Any, fact: Any) -> bool:
     """Whether a receipt's fact is proven: as RFC 9162 says, with hashlib alone."""
     account, leaf = receipt["account"].encode(), bytes.fromhex(fact["leaf"])
-    parts = bytes.fromhex(fact["fact"]), bytes.fromhex(fact["content"])
-    if leaf != hashlib.sha256(b"\0" + b"".join(parts) + account).digest():
+    id, said = bytes.fromhex(fact["fact"]), fact["outcome"].encode().ljust(16, b"\0")
+    entry = id + ms(fact["at"]).to_bytes(8, "big") + said + bytes.fromhex(fact["content"])
+    if leaf != hashlib.sha256(b"\0" + entry + account).digest():
         return False
     at, last, found = fact["index"], fact["leaves"] - 1, leaf
     for beside in map(bytes.fromhex, fact["path"]):
@@ -93,11 +97,10 @@ def holds(receipt: Any, fact: Any) -> bool:
         else:
             found = hashlib.sha256(b"\1" + found + beside).digest()
         at, last = at >> 1, last >> 1
-    day_ms = int(datetime.fromisoformat(fact["day"]).timestamp() * 1000)
     link = bytes.fromhex(fact["previous"]) + found
-    link += fact["leaves"].to_bytes(8, "big") + day_ms.to_bytes(8, "big") + account
+    link += fact["leaves"].to_bytes(8, "big") + ms(fact["day"]).to_bytes(8, "big") + account
     proven = last == 0 and (found.hex(), hashlib.sha256(b"\2" + link).hexdigest()) == (fact["root"], fact["chain"])
-    return bool(proven and parts[0][:16].hex() == receipt["id"].rpartition("_")[2])
+    return bool(proven and id[:16].hex() == receipt["id"].rpartition("_")[2])
 
 
 GUIDE = Path(__file__).parents[2] / "docs/guides/receipts.md"
@@ -122,13 +125,14 @@ async def test_a_receipt_holds_for_who_has_nothing_but_it(api: ApiWorld, tmp_pat
     receipt = (await api.ask("GET", f"/v1/events/{event}/receipt")).data
     (fact,) = receipt["facts"]
     assert holds(receipt, fact)
-    assert (fact["kind"], fact["root"], fact["leaves"]) == ("event.decided", root.root.hex(), 13)
+    assert (fact["kind"], fact["outcome"], ms(fact["at"])) == ("event.decided", "matched", AT)
+    assert (fact["root"], fact["leaves"]) == (root.root.hex(), 13)
     assert hashlib.sha256(bytes.fromhex(fact["salt"]) + VALUE).hexdigest() == fact["content"]
     assert not holds(receipt, {**fact, "index": (fact["index"] + 1) % 13})
     assert not holds(receipt | {"id": ids.new_id(ids.EVENT)}, fact)
     told = await asyncio.to_thread(checked_by_the_guide, receipt, tmp_path)
-    assert told.stdout == f"{fact['day']} event.decided is in {fact['chain']}\n", told.stderr
-    for name in ("content", "path", "root", "previous", "chain", "leaves", "index", "day"):
+    assert told.stdout == f"{fact['at']} event.decided matched is in {fact['chain']}\n", told.stderr
+    for name in ("outcome", "at", "content", "path", "root", "previous", "chain", "leaves", "index", "day"):
         bent = {**receipt, "facts": [{**fact, name: bent_of(fact[name])}]}
         refused = await asyncio.to_thread(checked_by_the_guide, bent, tmp_path)
         assert "AssertionError" in refused.stderr, name
@@ -165,7 +169,7 @@ async def test_a_day_of_many_chunks_proves_each_of_a_things_facts(api: ApiWorld)
     assert (len(receipt["facts"]), receipt["left_out"]) == (RECEIPT_FACTS_MAX, 3)
     assert [fact["index"] for fact in receipt["facts"][:4]] == [len(before) + n for n in range(4)]
     assert all(holds(receipt, fact) for fact in receipt["facts"])
-    last = receipts.leaf_of(api.account, after[-1], receipts.content_of(SEED, Fact(api.account, after[-1], VALUE)))
+    last = receipts.leaf_of(api.account, entry_of(api.account, after[-1]))
     proven = (await proof(api, root.root.hex(), last.hex(), root.leaves - 1)).data
     assert receipts.is_included(last, root.leaves - 1, root.leaves, list(map(bytes.fromhex, proven["path"])), root.root)
 
@@ -248,8 +252,12 @@ def bent_of(value: Any) -> Any:
         case list():
             return [bent_of(value[0]), *value[1:]]
         case _:
-            return value.replace("T00", "T01") if "T" in value else ("1" if value[0] != "1" else "2") + value[1:]
+            return value.replace("T00", "T01") if ":" in value else ("1" if value[0] != "1" else "2") + value[1:]
 
 
-def iso(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat().replace("+00:00", "Z")
+def ms(text: str) -> int:
+    return round(datetime.fromisoformat(text).timestamp() * 1000)
+
+
+def iso(day: int) -> str:
+    return datetime.fromtimestamp(day / 1000, UTC).isoformat().replace("+00:00", "Z")

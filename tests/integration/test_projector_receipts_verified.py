@@ -22,6 +22,8 @@ from tests.support.infra import execute
 from tests.support.projecting import projector, until_projected
 from tests.support.receipts import DAY_MS, closing_days, facts_of_days, roots
 
+TOUCHED_LEAVES = "UPDATE read.receipt_leaves SET entries = overlay(entries PLACING '\\x00'::bytea FROM 20)"
+
 
 @asynccontextmanager
 async def two_days(cluster: Cluster, database: str) -> AsyncIterator[None]:
@@ -72,7 +74,7 @@ async def test_what_nobody_touched_is_equal(cluster: Cluster, database: str) -> 
         ("UPDATE read.receipt_roots SET root = decode(repeat('ff', 32), 'hex')", "read model"),
         ("UPDATE read.receipt_roots SET chain = decode(repeat('ff', 32), 'hex')", "read model"),
         ("DELETE FROM read.receipt_roots", "only"),
-        ("UPDATE read.receipt_leaves SET contents = overlay(contents PLACING '\\x00'::bytea FROM 5)", "leaves"),
+        (TOUCHED_LEAVES, "leaves"),
         ("DELETE FROM read.receipt_leaves", "are missing"),
     ],
 )
@@ -133,7 +135,7 @@ async def test_without_the_facts_the_leaves_must_give_the_roots(cluster: Cluster
         finally:
             await admin.close()
         found = await verified(cluster, database)
-        await execute(database, "UPDATE read.receipt_leaves SET ids = overlay(ids PLACING '\\x00'::bytea FROM 20)")
+        await execute(database, TOUCHED_LEAVES)
         touched = await verified(cluster, database)
     assert {verdict.state for verdict in with_facts(found)} == {"leaves agree"}
     assert {verdict.state for verdict in with_facts(touched)} == {"different"}

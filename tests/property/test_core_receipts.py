@@ -45,7 +45,7 @@ def test_every_leaf_is_proven_and_no_other_place_or_leaf(leaves: list[bytes], da
 
 facts = st.lists(
     st.tuples(
-        st.sampled_from(["a", "b", "c"]), st.binary(min_size=32, max_size=32).map(lambda id: id[:1] * 32), hashes
+        st.sampled_from(["a", "b", "c"]), hashes.map(lambda id: id[:1] * 32), st.binary(min_size=56, max_size=56)
     ),
     max_size=60,
 )
@@ -53,7 +53,7 @@ facts = st.lists(
 
 def chunks_of(entries: list[tuple[str, bytes, bytes]], chunk_leaves: int) -> list[Chunk]:
     made = Trees(chunk_leaves=chunk_leaves)
-    found = [made.add(*entry) for entry in entries]
+    found = [made.add(account, id + rest) for account, id, rest in entries]
     return [chunk for chunk in (*found, made.end()) if chunk is not None]
 
 
@@ -63,18 +63,18 @@ def test_chunks_are_subtrees_of_the_tree_over_the_first_of_each_id(
 ) -> None:
     entries.sort(key=lambda entry: entry[:2])  # stable: the first of an id stays the first
     firsts: dict[tuple[str, bytes], bytes] = {}
-    for account, id, content in entries:
-        firsts.setdefault((account, id), content)
+    for account, id, rest in entries:
+        firsts.setdefault((account, id), id + rest)
     chunks = chunks_of(entries, chunk_leaves)
     for account in {account for account, _ in firsts}:
-        leaves = [receipts.leaf_of(account, id, content) for (of, id), content in firsts.items() if of == account]
+        leaves = [receipts.leaf_of(account, entry) for (of, _), entry in firsts.items() if of == account]
         own = [chunk for chunk in chunks if chunk.account == account]
         assert [chunk.first for chunk in own] == list(range(0, len(leaves), chunk_leaves))
-        assert [leaf for chunk in own for leaf in receipts.leaves_of(account, chunk.ids, chunk.contents)] == leaves
+        assert [leaf for chunk in own for leaf in receipts.leaves_of(account, chunk.entries)] == leaves
         assert [chunk.tree for chunk in own[:-1]] == [None] * (len(own) - 1)
         assert own[-1].tree == (len(leaves), receipts.root_of(leaves))
         for index, leaf in enumerate(leaves):
-            inside = receipts.leaves_of(account, own[index // chunk_leaves].ids, own[index // chunk_leaves].contents)
+            inside = receipts.leaves_of(account, own[index // chunk_leaves].entries)
             path = receipts.path_of(index % chunk_leaves, receipts.levels_of(inside))
             path += receipts.path_of(index // chunk_leaves, receipts.levels_of([chunk.root for chunk in own]))
             assert receipts.is_included(leaf, index, len(leaves), path, receipts.root_of(leaves))

@@ -67,7 +67,7 @@ def receipts() -> list[Output]:
         for chain in (b"a", b"a", b"b", b"c", b"a")
     ]
     chunks = [
-        ReceiptLeaves(account=story.ACCOUNT_ID, day=0, first=0, root=b"r" * 32, ids=b"i" * 32, contents=content * 32)
+        ReceiptLeaves(account=story.ACCOUNT_ID, day=0, first=0, root=b"r" * 32, entries=content * 88)
         for content in (b"1", b"2")
     ]
     closed = [DayClosed(day=0, accounts=1, facts=facts, ends=(("run-facts", 0, 7),)) for facts in (1, 2)]

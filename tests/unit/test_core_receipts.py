@@ -103,11 +103,14 @@ def test_what_an_event_came_to_is_a_fact_for_each_record_and_each_list_of_childr
         b"\xff",
         b"{}",
         b"[1]",
-        b'{"fact":"run.invented","account":"acc_1","run":"exec_%b"}' % (b"1" * 32),
-        b'{"fact":"run.started","account":"acc_1"}',
-        b'{"fact":"run.started","account":"acc_1","run":"no id"}',
-        b'{"fact":"run.started","account":"","run":"exec_%b"}' % (b"1" * 32),
-        b'{"fact":"run.started","account":"a\\u0000b","run":"exec_%b"}' % (b"1" * 32),
+        b'{"fact":"run.invented","account":"acc_1","at":1,"run":"exec_%b"}' % (b"1" * 32),
+        b'{"fact":"run.started","account":"acc_1","at":1}',
+        b'{"fact":"run.started","account":"acc_1","run":"exec_%b"}' % (b"1" * 32),
+        b'{"fact":"run.started","account":"acc_1","at":-1,"run":"exec_%b"}' % (b"1" * 32),
+        b'{"fact":"run.started","account":"acc_1","at":253402300800000,"run":"exec_%b"}' % (b"1" * 32),
+        b'{"fact":"run.started","account":"acc_1","at":1,"run":"no id"}',
+        b'{"fact":"run.started","account":"","at":1,"run":"exec_%b"}' % (b"1" * 32),
+        b'{"fact":"run.started","account":"a\\u0000b","at":1,"run":"exec_%b"}' % (b"1" * 32),
     ],
 )
 def test_what_cannot_be_read_is_no_fact(value: bytes) -> None:
@@ -123,14 +126,23 @@ def test_a_later_releases_members_change_nothing_that_is_read() -> None:
     assert found.id == other.id
 
 
+def test_an_outcome_that_is_longer_is_cut_and_still_tells_facts_apart() -> None:
+    value = b'{"fact":"run.ended","account":"acc_1","at":1,"run":"exec_%b","outcome":"%b"}'
+    found = [fact("run-facts", value % (b"1" * 32, b"o" * 16 + more)) for more in (b"x", b"y")]
+    assert {receipts.parse_entry(receipts.entry_of(SEED, one)).outcome for one in found if one} == {"o" * 16}
+    assert len({one.id for one in found if one}) == 2
+
+
 def test_hashes_are_those_that_were_promised() -> None:
     """Written with hashlib alone, as the guide says it, and as figures."""
     id, value = bytes.fromhex("11" * 16 + "01" + "22" * 15), b'{"fact":"event.decided"}'
     salt = hmac.new(SEED, id + ACCOUNT.encode(), hashlib.sha256).digest()
     content = hashlib.sha256(salt + value).digest()
-    leaf = hashlib.sha256(b"\x00" + id + content + ACCOUNT.encode()).digest()
-    assert receipts.content_of(SEED, Fact(ACCOUNT, id, value)) == content
-    assert receipts.leaf_of(ACCOUNT, id, content) == leaf
+    entry = id + (1_790_035_200_123).to_bytes(8, "big") + b"dead_lettered\0\0\0" + content
+    leaf = hashlib.sha256(b"\x00" + entry + ACCOUNT.encode()).digest()
+    assert receipts.entry_of(SEED, Fact(ACCOUNT, id, 1_790_035_200_123, "dead_lettered", value)) == entry
+    assert receipts.parse_entry(entry) == (id, 1_790_035_200_123, "dead_lettered", content)
+    assert receipts.leaf_of(ACCOUNT, entry) == leaf
     numbers = (3).to_bytes(8, "big") + (1_790_035_200_000).to_bytes(8, "big")
     chain = hashlib.sha256(b"\x02" + bytes(32) + leaf + numbers + ACCOUNT.encode()).digest()
     assert receipts.chain_of(receipts.GENESIS, ACCOUNT, 1_790_035_200_000, 3, leaf) == chain
@@ -165,18 +177,19 @@ def test_trees_are_those_of_certificate_transparency(count: int) -> None:
 
 def test_the_first_of_two_facts_with_one_id_stands() -> None:
     trees = Trees()
-    assert trees.add(ACCOUNT, b"i" * 32, b"1" * 32) is None
-    assert trees.add(ACCOUNT, b"i" * 32, b"2" * 32) is None
+    first = b"i" * 32 + b"1" * 56
+    assert trees.add(ACCOUNT, first) is None
+    assert trees.add(ACCOUNT, b"i" * 32 + b"2" * 56) is None
     chunk = trees.end()
     assert chunk is not None
-    leaf = receipts.leaf_of(ACCOUNT, b"i" * 32, b"1" * 32)
-    assert chunk == Chunk(ACCOUNT, 0, b"i" * 32, b"1" * 32, leaf, Tree(1, leaf))
+    leaf = receipts.leaf_of(ACCOUNT, first)
+    assert chunk == Chunk(ACCOUNT, 0, first, leaf, Tree(1, leaf))
 
 
 def test_each_account_has_a_tree_of_its_own() -> None:
     trees = Trees()
-    assert trees.add("a", b"i" * 32, b"c" * 32) is None
-    first = trees.add("b", b"i" * 32, b"c" * 32)
+    assert trees.add("a", b"i" * 88) is None
+    first = trees.add("b", b"i" * 88)
     second = trees.end()
     assert first is not None
     assert second is not None
@@ -187,8 +200,8 @@ def test_each_account_has_a_tree_of_its_own() -> None:
 
 
 VECTOR = (
-    "42186a9b61e84c90a6310ea529a361c93b6f474b90a6e4ddc297451a82a2a7d1",
-    "d94d0123e0dd3d668e5a7025f4918ab001ee426179ace7045bcd4d09d876730b",
+    "38652ca1b4ebde72a5abd7cf56294c7ae1435b3e9f46226b7c161d2a00259226",
+    "1e693d449115e68d75a957d68134b7892ffaf7f1532ca9904ebea1258045e963",
 )
 IDS = [
     "01e3f078fa67f06d2ec61b9df574f2bb",

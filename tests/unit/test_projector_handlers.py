@@ -77,11 +77,11 @@ def test_the_first_root_of_a_day_stands_and_the_first_that_differs_is_kept(chain
     [
         ReceiptRoot(account=ACCOUNT_ID, day=0, leaves=1, root=b"short", previous=bytes(32), chain=bytes(32)),
         ReceiptRoot(account=ACCOUNT_ID, day=2**62, leaves=1, root=bytes(32), previous=bytes(32), chain=bytes(32)),
-        ReceiptLeaves(account=ACCOUNT_ID, day=0, first=0, root=bytes(32), ids=b"", contents=b""),
-        ReceiptLeaves(account=ACCOUNT_ID, day=0, first=0, root=bytes(32), ids=bytes(32), contents=bytes(64)),
-        ReceiptLeaves(account=ACCOUNT_ID, day=0, first=0, root=bytes(32), ids=bytes(33), contents=bytes(33)),
+        ReceiptLeaves(account=ACCOUNT_ID, day=0, first=0, root=bytes(32), entries=b""),
+        ReceiptLeaves(account=ACCOUNT_ID, day=0, first=0, root=bytes(32), entries=bytes(88 * 1025)),
+        ReceiptLeaves(account=ACCOUNT_ID, day=0, first=0, root=bytes(32), entries=bytes(89)),
     ],
-    ids=["a short hash", "a day out of range", "no leaves", "contents without ids", "half a leaf"],
+    ids=["a short hash", "a day out of range", "no leaves", "too many", "half a leaf"],
 )
 def test_a_receipt_that_no_row_can_hold_is_refused(value: Message) -> None:
     topic = "receipt-leaves" if isinstance(value, ReceiptLeaves) else "receipt-roots"

@@ -251,7 +251,7 @@ assert REPLAY_POLL_S * 4 < RELAY_SESSION_S, "a replayer that lives always speaks
 assert RELAY_POLL_S * 4 < RELAY_SESSION_S, "a relay that lives always speaks before its session is ended"
 assert RATE_WAIT_S < OVERFLOW_AFTER_S, "an account that only keeps to a rate is not slow"
 assert RECEIPT_CHUNK_LEAVES.bit_count() == 1, "chunks are subtrees of the whole tree"
-assert RECEIPT_CHUNK_LEAVES * 64 * 4 // 3 + 4_096 < RECORD_VALUE_BYTES_MAX, "a chunk fits its record, in base64"
+assert RECEIPT_CHUNK_LEAVES * 88 * 4 // 3 + 4_096 < RECORD_VALUE_BYTES_MAX, "a chunk fits its record, in base64"
 assert RECEIPT_GRACE_S > 10 * TRANSACTION_TIMEOUT_S, "what was begun on a day is decided before it is closed"
 assert RECEIPT_LOOK_S * 2 < RECEIPT_SESSION_S, "one that lives always speaks before its session is ended"
 assert DELIVERIES_BUFFERED_MAX + OVERFLOW_BUFFERED_MAX <= LANES_BUFFERED_MAX, "overflow does not keep deliveries out"

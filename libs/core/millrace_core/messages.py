@@ -352,14 +352,13 @@ ReceiptRecord = ReceiptSeed | DayDue | ReceiptRoot | DayClosed
 
 
 class ReceiptLeaves(Message, frozen=True):
-    """`receipt-leaves`: neighbouring leaves of a tree, 32 bytes each of `ids` and `contents`; `root` is theirs."""
+    """`receipt-leaves`: neighbouring leaves of a tree, 88 bytes each; `root` is theirs."""
 
     account: str
     day: int
     first: int
     root: bytes
-    ids: bytes
-    contents: bytes
+    entries: bytes
 
 
 # ── control ───────────────────────────────────────────────────────────────────────────────────────────────────────

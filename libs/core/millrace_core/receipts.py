@@ -6,11 +6,13 @@ id are the leaves of a Merkle tree as RFC 9162 builds it (0x00 before a leaf, 0x
 account's days chain; a day without facts has no root, and the chain passes over it.
 
     content = SHA-256(salt ‖ value)                        salt = HMAC-SHA-256(seed, id ‖ account)
-    leaf    = SHA-256(0x00 ‖ id ‖ content ‖ account)
+    leaf    = SHA-256(0x00 ‖ id ‖ at ‖ outcome ‖ content ‖ account)
     chain   = SHA-256(0x02 ‖ chain before (32 zero bytes at first) ‖ root ‖ leaves ‖ day ‖ account)
 
-`value` is the record's, byte for byte; `leaves` (their number) and `day` (its start in ms since 1970) take eight bytes,
-highest first. Proofs show the hashes of neighbours, and facts are easy to guess: the salt keeps them from being tried.
+`at` and `outcome` are the fact's own, so that a receipt tells what it proves; `value` is the whole record's, byte for
+byte. Times (in ms since 1970; `day` is its start) and `leaves` (their number) take eight bytes, highest first; of
+`outcome` there are 16, zeros behind it. Proofs show the hashes of neighbours, and facts are easy to guess: the salt
+keeps them from being tried.
 
 Whoever kept a receipt relies on all of this: what is written here may never change. Of a fact only what `_Head` names
 is looked at, so that no later member of a message changes a root. Pure. Not here: reading a day, and who closes it.
@@ -35,6 +37,13 @@ GENESIS = bytes(HASH_BYTES)
 
 SUBJECT_BYTES = 16
 DETAIL_BYTES = 15
+AT_BYTES = 8
+OUTCOME_BYTES = 16
+ENTRY_BYTES = 2 * HASH_BYTES + AT_BYTES + OUTCOME_BYTES
+"""What is kept of a fact: id, time, outcome, content."""
+
+# The last moment that can be written as a date; what claims to be later is no fact.
+AT_MAX = 253_402_300_799_999
 KINDS: Mapping[str, int] = MappingProxyType(
     {
         "event.decided": 1,
@@ -57,12 +66,15 @@ class Fact(NamedTuple):
 
     account: str
     id: bytes
+    at: int
+    outcome: str
     value: bytes
 
 
 class _Head(msgspec.Struct, frozen=True, gc=False):
     fact: str
     account: str
+    at: int
     event: str | None = None
     run: str | None = None
     delivery: str | None = None
@@ -83,10 +95,10 @@ def fact_of(record: Received) -> Fact | None:
         return None
     code = KINDS.get(head.fact)
     subject = _subject(head)
-    if value is None or code is None or subject is None or not _is_account(head.account):
+    if value is None or code is None or subject is None or not _is_sound(head):
         return None
     detail = hashlib.sha256("\x1f".join(_detail(head, record, value)).encode("utf-8", "surrogatepass")).digest()
-    return Fact(head.account, subject + bytes((code,)) + detail[:DETAIL_BYTES], value)
+    return Fact(head.account, subject + bytes((code,)) + detail[:DETAIL_BYTES], head.at, head.outcome, value)
 
 
 def _subject(head: _Head) -> bytes | None:
@@ -98,8 +110,11 @@ def _subject(head: _Head) -> bytes | None:
         return None
 
 
-def _is_account(text: str) -> bool:
-    return 0 < len(text) <= limits.ID_CHARS_MAX and text.isascii() and text.isprintable()
+def _is_sound(head: _Head) -> bool:
+    """Whether its members are what a leaf can hold."""
+    of = head.account
+    is_account = 0 < len(of) <= limits.ID_CHARS_MAX and of.isascii() and of.isprintable()
+    return is_account and 0 <= head.at <= AT_MAX
 
 
 def _detail(head: _Head, record: Received, value: bytes) -> tuple[str, ...]:
@@ -138,9 +153,31 @@ def content_of(seed: bytes, fact: Fact) -> bytes:
     return hashlib.sha256(salt_of(seed, fact.account, fact.id) + fact.value).digest()
 
 
-def leaf_of(account: str, id: bytes, content: bytes) -> bytes:
+def entry_of(seed: bytes, fact: Fact) -> bytes:
+    """What is kept of a fact, and hashed into its leaf."""
+    outcome = fact.outcome.encode("utf-8", "replace")[:OUTCOME_BYTES].ljust(OUTCOME_BYTES, b"\x00")
+    return fact.id + fact.at.to_bytes(AT_BYTES, "big") + outcome + content_of(seed, fact)
+
+
+class Entry(NamedTuple):
+    """An entry's parts."""
+
+    id: bytes
+    at: int
+    outcome: str
+    content: bytes
+
+
+def parse_entry(entry: bytes) -> Entry:
+    """What an entry says."""
+    rest = entry[HASH_BYTES:]
+    outcome = rest[AT_BYTES : AT_BYTES + OUTCOME_BYTES].rstrip(b"\x00").decode("utf-8", "replace")
+    return Entry(entry[:HASH_BYTES], int.from_bytes(rest[:AT_BYTES], "big"), outcome, rest[AT_BYTES + OUTCOME_BYTES :])
+
+
+def leaf_of(account: str, entry: bytes) -> bytes:
     """The hash of one fact in the tree of its day."""
-    return hashlib.sha256(b"\x00" + id + content + account.encode()).digest()
+    return hashlib.sha256(b"\x00" + entry + account.encode()).digest()
 
 
 def chain_of(previous: bytes, account: str, day: int, leaves: int, root: bytes) -> bytes:
@@ -210,13 +247,12 @@ class Tree(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Some neighbouring leaves: a subtree of its own. `ids` and `contents` are theirs, one behind the other. The last
-    chunk of an account brings the whole tree."""
+    """Some neighbouring leaves: a subtree of its own. `entries` are theirs, one behind the other. The last chunk of an
+    account brings the whole tree."""
 
     account: str
     first: int
-    ids: bytes
-    contents: bytes
+    entries: bytes
     root: bytes
     tree: Tree | None
 
@@ -229,46 +265,45 @@ class Trees:
         self._chunk_leaves = chunk_leaves
         self._account = ""
         self._last = b""
-        self._ids: list[bytes] = []
-        self._contents: list[bytes] = []
+        self._entries: list[bytes] = []
         self._roots: list[bytes] = []
 
-    def add(self, account: str, id: bytes, content: bytes) -> Chunk | None:
+    def add(self, account: str, entry: bytes) -> Chunk | None:
         """Take the next fact; the chunk that is complete by that. Of several with the same id the first stands."""
-        ready = None
+        ready, id = None, entry[:HASH_BYTES]
         if account != self._account:
             ready = self.end()
             self._account = account
         elif id == self._last:
             return None
-        elif len(self._ids) == self._chunk_leaves:
+        elif len(self._entries) == self._chunk_leaves:
             ready = self._cut(is_last=False)
-        self._ids.append(id)
-        self._contents.append(content)
+        self._entries.append(entry)
         self._last = id
         return ready
 
     def end(self) -> Chunk | None:
         """The last chunk of the account at hand. What comes next begins another one."""
-        ready = self._cut(is_last=True) if self._ids else None
+        ready = self._cut(is_last=True) if self._entries else None
         self._account, self._last = "", b""
         self._roots.clear()
         return ready
 
     def _cut(self, *, is_last: bool) -> Chunk:
-        leaves = [leaf_of(self._account, id, content) for id, content in zip(self._ids, self._contents, strict=True)]
+        leaves = [leaf_of(self._account, entry) for entry in self._entries]
         first, root = len(self._roots) * self._chunk_leaves, root_of(leaves)
         self._roots.append(root)
         tree = Tree(first + len(leaves), root_of(self._roots)) if is_last else None
-        chunk = Chunk(self._account, first, b"".join(self._ids), b"".join(self._contents), root, tree)
-        self._ids.clear()
-        self._contents.clear()
+        chunk = Chunk(self._account, first, b"".join(self._entries), root, tree)
+        self._entries.clear()
         return chunk
 
 
-def leaves_of(account: str, fact_ids: bytes, contents: bytes) -> list[bytes]:
+def split(entries: bytes) -> list[bytes]:
+    """The entries of a chunk."""
+    return [entries[at : at + ENTRY_BYTES] for at in range(0, len(entries), ENTRY_BYTES)]
+
+
+def leaves_of(account: str, entries: bytes) -> list[bytes]:
     """The leaves of a chunk."""
-    return [
-        leaf_of(account, fact_ids[at : at + HASH_BYTES], contents[at : at + HASH_BYTES])
-        for at in range(0, len(fact_ids), HASH_BYTES)
-    ]
+    return [leaf_of(account, entry) for entry in split(entries)]

@@ -75,10 +75,10 @@ async def roots_of_day(connection: Connection, day: int, account: str | None) ->
     return {row["account"]: StoredRoot(row["leaves"], row["root"], row["previous"], row["chain"]) for row in rows}
 
 
-async def chunk(connection: Connection, account: str, day: int, first: int) -> tuple[bytes, bytes, bytes] | None:
-    """Ids, contents and root of a stored chunk; None when it is not there."""
+async def chunk(connection: Connection, account: str, day: int, first: int) -> tuple[bytes, bytes] | None:
+    """Entries and root of a stored chunk; None when it is not there."""
     row = await connection.fetchrow(_SQL["chunk"], account, moment(day), first)
-    return None if row is None else (row["ids"], row["contents"], row["root"])
+    return None if row is None else (row["entries"], row["root"])
 
 
 def moment(day: int) -> datetime:
@@ -102,7 +102,7 @@ class SortedFacts:
         """With none; what an earlier use left is forgotten."""
         await self.end()
         await self._connection.execute(
-            'CREATE TEMPORARY TABLE day_facts (account bytea, id bytea, "offset" bigint, content bytea)'
+            'CREATE TEMPORARY TABLE day_facts (account bytea, id bytea, "offset" bigint, entry bytea)'
         )
 
     async def end(self) -> None:
@@ -110,18 +110,18 @@ class SortedFacts:
         await self._connection.execute("DROP TABLE IF EXISTS pg_temp.day_facts")
 
     async def add(self, facts: Iterable[tuple[bytes, bytes, int, bytes]]) -> None:
-        """Take (account, id, offset, content)."""
+        """Take (account, id, offset, entry)."""
         await self._connection.copy_records_to_table("day_facts", records=facts)
 
-    async def pages(self) -> AsyncIterator[Sequence[tuple[bytes, bytes, bytes]]]:
-        """All of them as (account, id, content), by account and id."""
+    async def pages(self) -> AsyncIterator[Sequence[tuple[bytes, bytes]]]:
+        """All of them as (account, entry), by account and id."""
         await self._connection.execute('CREATE INDEX ON day_facts (account, id, "offset"); ANALYZE day_facts')
         last = b"", b""
         while rows := await self._connection.fetch(
-            "SELECT account, id, content FROM day_facts WHERE (account, id) > ($1, $2) "
+            "SELECT account, id, entry FROM day_facts WHERE (account, id) > ($1, $2) "
             'ORDER BY account, id, "offset" LIMIT $3',
             *last,
             PAGE_FACTS,
         ):
-            yield [tuple(row) for row in rows]
+            yield [(row["account"], row["entry"]) for row in rows]
             last = rows[-1]["account"], rows[-1]["id"]

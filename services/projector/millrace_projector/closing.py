@@ -209,9 +209,7 @@ async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
 
 
 def _leaves(chunk: Chunk, day: int) -> Output:
-    message = ReceiptLeaves(
-        account=chunk.account, day=day, first=chunk.first, root=chunk.root, ids=chunk.ids, contents=chunk.contents
-    )
+    message = ReceiptLeaves(account=chunk.account, day=day, first=chunk.first, root=chunk.root, entries=chunk.entries)
     return _output(message, chunk.account, topic=RECEIPT_LEAVES)
 
 

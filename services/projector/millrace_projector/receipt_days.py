@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 from millrace_core.errors import Retry
-from millrace_core.receipts import FACT_TOPICS, Chunk, Trees, content_of, fact_of
+from millrace_core.receipts import FACT_TOPICS, Chunk, Trees, entry_of, fact_of
 from millrace_core.record import Received
 from millrace_kafka.reader import Part, Reader
 from millrace_store.pool import Connection
@@ -56,8 +56,8 @@ async def trees(
         await rest()
     made = Trees()
     async for page in facts.pages():
-        for owner, id, content in page:
-            if (chunk := made.add(owner.decode(), id, content)) is not None:
+        for owner, entry in page:
+            if (chunk := made.add(owner.decode(), entry)) is not None:
                 yield chunk
         await rest()
     if (chunk := made.end()) is not None:
@@ -68,7 +68,7 @@ async def trees(
 def _entries(records: Sequence[Received], seed: bytes, account: str | None) -> list[tuple[bytes, bytes, int, bytes]]:
     found = ((record.offset, fact_of(record)) for record in records)
     return [
-        (fact.account.encode(), fact.id, offset, content_of(seed, fact))
+        (fact.account.encode(), fact.id, offset, entry_of(seed, fact))
         for offset, fact in found
         if fact is not None and account in (None, fact.account)
     ]

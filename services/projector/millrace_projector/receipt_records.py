@@ -46,12 +46,12 @@ def _standing(first: tables.Row | None, later: tables.Row) -> tables.Row:
 def leaves_written(record: Received, rows: Rows) -> None:
     """`receipt-leaves`: a chunk of a tree."""
     chunk = decode(record.value, ReceiptLeaves)
-    size = len(chunk.ids)
-    if not 0 < size == len(chunk.contents) <= limits.RECEIPT_CHUNK_LEAVES * receipts.HASH_BYTES or size % 32:
-        raise Reject("a chunk of leaves has as many ids as contents, 32 bytes each")
+    leaves, rest = divmod(len(chunk.entries), receipts.ENTRY_BYTES)
+    if rest or not 0 < leaves <= limits.RECEIPT_CHUNK_LEAVES:
+        raise Reject(f"{len(chunk.entries)} bytes of leaves: expected {receipts.ENTRY_BYTES} for each")
     key = clean(chunk.account), moment(chunk.day), int8(chunk.first)
-    ends = chunk.ids[: receipts.HASH_BYTES], chunk.ids[-receipts.HASH_BYTES :]
-    row = (*key, _hash(chunk.root), *ends, chunk.ids, chunk.contents, moment(record.timestamp))
+    ends = (chunk.entries[at:][: receipts.HASH_BYTES] for at in (0, -receipts.ENTRY_BYTES))
+    row = (*key, _hash(chunk.root), *ends, chunk.entries, moment(record.timestamp))
     rows.receipt_leaves.setdefault(key, row)
 
 

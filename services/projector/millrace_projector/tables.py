@@ -169,7 +169,7 @@ RECEIPT_ROOTS = Table(
 )
 RECEIPT_LEAVES = Table(
     "receipt_leaves",
-    ("account", "day", "first", "root", "first_id", "last_id", "ids", "contents", "at"),
+    ("account", "day", "first", "root", "first_id", "last_id", "entries", "at"),
     key=3,
 )
 RECEIPT_DAYS = Table("receipt_days", ("day", "accounts", "facts", "ends", "at"))

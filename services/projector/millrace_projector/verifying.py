@@ -185,7 +185,7 @@ class _Judgement:
         account = self._scope.account
         async for chunk in receipt_days.trees(self._reader, self._connection, starts, ends, seed=seed, account=account):
             stored = await receipts.chunk(self._connection, chunk.account, day, chunk.first)
-            if stored != (chunk.ids, chunk.contents, chunk.root):
+            if stored != (chunk.entries, chunk.root):
                 what = "are missing" if stored is None else "differ from the log's facts"
                 wrong.append(f"the stored leaves of {chunk.account} from {chunk.first} on {what}")
             if chunk.tree is not None:
@@ -201,7 +201,7 @@ class _Judgement:
                 chunk = await receipts.chunk(self._connection, account, day, leaves)
                 if chunk is None:
                     break
-                own = leaves_of(account, chunk[0], chunk[1])
+                own = leaves_of(account, chunk[0])
                 leaves += len(own)
                 roots.append(root_of(own))
             if roots:

@@ -24,8 +24,7 @@ CREATE TABLE read.receipt_leaves (
     root     bytea       NOT NULL,
     first_id bytea       NOT NULL,
     last_id  bytea       NOT NULL,
-    ids      bytea       NOT NULL,
-    contents bytea       NOT NULL,
+    entries  bytea       NOT NULL,
     at       timestamptz NOT NULL,
     PRIMARY KEY (account, day, first)
 );

@@ -165,8 +165,7 @@ ON CONFLICT (account, day) DO UPDATE SET
 -- name: merge_receipt_leaves
 INSERT INTO read.receipt_leaves
 SELECT * FROM unnest(
-    $1::text[], $2::timestamptz[], $3::bigint[], $4::bytea[], $5::bytea[], $6::bytea[], $7::bytea[], $8::bytea[],
-    $9::timestamptz[])
+    $1::text[], $2::timestamptz[], $3::bigint[], $4::bytea[], $5::bytea[], $6::bytea[], $7::bytea[], $8::timestamptz[])
 ON CONFLICT (account, day, first) DO NOTHING;
 
 -- name: merge_receipt_days

@@ -20,4 +20,4 @@ SELECT account, leaves, root, previous, chain
 FROM read.receipt_roots WHERE day = $1 AND ($2::text IS NULL OR account = $2) ORDER BY account;
 
 -- name: chunk
-SELECT ids, contents, root FROM read.receipt_leaves WHERE account = $1 AND day = $2 AND first = $3;
+SELECT entries, root FROM read.receipt_leaves WHERE account = $1 AND day = $2 AND first = $3;

@@ -19,7 +19,7 @@ from millrace_core.limits import (
     RECEIPT_DAYS_LOOKED_AT_MAX,
     RECEIPT_FACTS_MAX,
 )
-from millrace_core.receipts import HASH_BYTES, kind_of, leaves_of, levels_of, path_of, salt_of
+from millrace_core.receipts import Entry, kind_of, leaves_of, levels_of, parse_entry, path_of, salt_of, split
 from millrace_store import queries
 from millrace_store.aggregates import Row
 from millrace_store.pool import Connection
@@ -27,6 +27,7 @@ from millrace_store.pool import Connection
 _SQL = queries.load("api/receipts")
 # A thing's id carries its time; an event with a uniqueKey has its day's start, and clocks are not one.
 _EARLIER = timedelta(days=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LEAST, _MOST = b"\x00" * 16, b"\xff" * 16
 
 
@@ -45,9 +46,11 @@ class RootView:
 @dataclass(frozen=True, slots=True)
 class FactReceipt:
     """`fact` is the fact's id: the uuid of what it tells of, a byte for the kind, and what tells it from others.
-    `content` is SHA-256 of `salt` and the fact's record, `leaf` SHA-256 of 00, `fact`, `content` and the account."""
+    `content` is SHA-256 of `salt` and the fact's record. `leaf` is made of `fact`, `at`, `outcome` and `content`."""
 
     kind: str
+    outcome: str | None
+    at: datetime
     fact: str
     salt: str
     content: str
@@ -132,9 +135,10 @@ async def _of(tx: Connection, account: str, id: str, uuid: UUID, what: str) -> R
     facts: list[FactReceipt] = []
     found = 0
     for chunk in chunks:
-        places = _places(chunk["ids"], uuid.bytes)
-        found += len(places)
-        shown = places[: RECEIPT_FACTS_MAX - len(facts)]
+        entries = split(chunk["entries"])
+        own = [at for at, entry in enumerate(entries) if entry.startswith(uuid.bytes)]
+        found += len(own)
+        shown = [(at, parse_entry(entries[at])) for at in own[: RECEIPT_FACTS_MAX - len(facts)]]
         if shown and seed is not None:
             facts += _receipts(await _tree(tx, chunk), chunk, shown, seed)
     if not found and not await tx.fetchval(_SQL[f"has_{what}"], account, uuid):
@@ -145,39 +149,32 @@ async def _of(tx: Connection, account: str, id: str, uuid: UUID, what: str) -> R
 
 def _began(id: str) -> datetime:
     try:
-        return datetime.fromtimestamp(ids.time_ms_of(id) / 1000, UTC)
+        return _moment(ids.time_ms_of(id))
     except (ValueError, OverflowError):  # years past 9999
         raise NoSuchId("thing", id) from None
 
 
-def _places(fact_ids: bytes, subject: bytes) -> list[int]:
-    """At which of a chunk's leaves facts of this subject stand."""
-    starts = range(0, len(fact_ids), HASH_BYTES)
-    return [at // HASH_BYTES for at in starts if fact_ids[at : at + len(subject)] == subject]
-
-
-def _receipts(tree: "_Tree", row: Row, places: Sequence[int], seed: bytes) -> list[FactReceipt]:
+def _receipts(tree: "_Tree", row: Row, places: Sequence[tuple[int, Entry]], seed: bytes) -> list[FactReceipt]:
     view = _root(row)
-    found = []
-    for at in places:
-        id, content = (row[column][at * HASH_BYTES :][:HASH_BYTES] for column in ("ids", "contents"))
-        found.append(
-            FactReceipt(
-                kind=kind_of(id),
-                fact=id.hex(),
-                salt=salt_of(seed, row["account"], id).hex(),
-                content=content.hex(),
-                leaf=tree.leaves[at].hex(),
-                index=row["first"] + at,
-                path=tree.path(at),
-                day=view.day,
-                leaves=view.leaves,
-                root=view.root,
-                previous=view.previous,
-                chain=view.chain,
-            )
+    return [
+        FactReceipt(
+            kind=kind_of(entry.id),
+            outcome=entry.outcome or None,
+            at=_moment(entry.at),
+            fact=entry.id.hex(),
+            salt=salt_of(seed, row["account"], entry.id).hex(),
+            content=entry.content.hex(),
+            leaf=tree.leaves[at].hex(),
+            index=row["first"] + at,
+            path=tree.path(at),
+            day=view.day,
+            leaves=view.leaves,
+            root=view.root,
+            previous=view.previous,
+            chain=view.chain,
         )
-    return found
+        for at, entry in places
+    ]
 
 
 # ── paths ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -198,9 +195,13 @@ class _Tree:
 async def _tree(tx: Connection, row: Row) -> _Tree:
     """Of a chunk's row, with its account and day."""
     roots = await tx.fetch(_SQL["chunk_roots"], row["account"], row["day"])
-    leaves = leaves_of(row["account"], row["ids"], row["contents"])
+    leaves = leaves_of(row["account"], row["entries"])
     return _Tree(leaves, row["first"] // RECEIPT_CHUNK_LEAVES, [chunk["root"] for chunk in roots])
 
 
 def _root(row: Row) -> RootView:
     return RootView(row["day"], row["leaves"], row["root"].hex(), row["previous"].hex(), row["chain"].hex())
+
+
+def _moment(ms: int) -> datetime:
+    return _EPOCH + timedelta(milliseconds=ms)
