@@ -174,6 +174,17 @@ async def test_a_day_of_many_chunks_proves_each_of_a_things_facts(api: ApiWorld)
     assert receipts.is_included(last, root.leaves - 1, root.leaves, list(map(bytes.fromhex, proven["path"])), root.root)
 
 
+async def test_a_tree_that_is_not_all_there_yet_proves_nothing(api: ApiWorld) -> None:
+    event = await api.projected("events")
+    after = [b"\xff" * 14 + n.to_bytes(18, "big") for n in range(RECEIPT_CHUNK_LEAVES)]
+    await closed(api, api.account, day_of(event, 55), [fact_id(event, "event.decided"), *after])
+    (fact,) = (await api.ask("GET", f"/v1/events/{event}/receipt")).data["facts"]
+    day = datetime.fromisoformat(fact["day"])
+    await api.execute("DELETE FROM read.receipt_leaves WHERE account = $1 AND day = $2 AND first > 0", api.account, day)
+    assert (await api.ask("GET", f"/v1/events/{event}/receipt")).data["facts"] == []
+    assert (await proof(api, fact["root"], fact["leaf"], fact["index"])).status == 404
+
+
 async def test_a_proof_is_open_to_who_knows_the_leaf_and_tells_hashes_alone(api: ApiWorld) -> None:
     event = await api.projected("events")
     await closed(api, api.account, day_of(event, 60), [fact_id(event, "event.decided"), *others(4)])

@@ -1,6 +1,9 @@
 """`millrace verify --receipts` on a real broker and a real Postgres: equal when nothing was touched, and red for each
 way of touching it."""
 
+import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -140,6 +143,27 @@ async def test_without_the_facts_the_leaves_must_give_the_roots(cluster: Cluster
     assert {verdict.state for verdict in with_facts(found)} == {"leaves agree"}
     assert {verdict.state for verdict in with_facts(touched)} == {"different"}
     assert "the stored leaves give" in different(touched)[0]
+
+
+async def test_the_command_says_it_with_its_exit_code(cluster: Cluster, database: str) -> None:
+    """Days of two seconds are not what it takes for days, so to it they differ."""
+
+    def command(*options: str) -> subprocess.CompletedProcess[str]:
+        env = {
+            "PATH": "/usr/bin:/bin",
+            "MILLRACE_KAFKA": cluster.bootstrap,
+            "MILLRACE_NAMESPACE": cluster.namespace,
+            "MILLRACE_POSTGRES": database,
+        }
+        called = [sys.executable, "-m", "millrace_cli", "verify", "--receipts", *options]
+        return subprocess.run(called, env=env, capture_output=True, text=True, check=False, timeout=120)
+
+    async with two_days(cluster, database):
+        differing = await asyncio.to_thread(command)
+        none = await asyncio.to_thread(command, "--from", "2200-01-01", "--account", story.ACCOUNT_ID)
+    assert (differing.returncode, none.returncode) == (1, 0), differing.stderr + none.stderr
+    assert story.ACCOUNT_ID in differing.stdout
+    assert none.stdout == "receipts different 0\n"
 
 
 async def test_without_a_projector_nothing_is_said(cluster: Cluster, database: str) -> None:

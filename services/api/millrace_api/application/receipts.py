@@ -19,7 +19,7 @@ from millrace_core.limits import (
     RECEIPT_DAYS_LOOKED_AT_MAX,
     RECEIPT_FACTS_MAX,
 )
-from millrace_core.receipts import Entry, kind_of, leaves_of, levels_of, parse_entry, path_of, salt_of, split
+from millrace_core.receipts import kind_of, leaves_of, levels_of, parse_entry, path_of, salt_of, split
 from millrace_store import queries
 from millrace_store.aggregates import Row
 from millrace_store.pool import Connection
@@ -111,10 +111,7 @@ async def prove(tx: Connection, root: bytes, index: int, leaf: bytes) -> Proof:
     missing = NotFound("leaf", leaf.hex())
     at = index % RECEIPT_CHUNK_LEAVES
     row = await tx.fetchrow(_SQL["chunk_of_root"], root, index - at)
-    if row is None:
-        raise missing
-    tree = await _tree(tx, row)
-    if tree.leaves[at : at + 1] != [leaf]:
+    if row is None or (tree := await _tree(tx, row)) is None or tree.leaves[at : at + 1] != [leaf]:
         raise missing
     view = _root(row)
     return Proof(leaf.hex(), index, tree.path(at), view.leaves, view.root, view.previous, view.chain)
@@ -125,7 +122,7 @@ async def _of(tx: Connection, account: str, id: str, uuid: UUID, what: str) -> R
     chunks = await tx.fetch(
         _SQL["chunks_between"],
         account,
-        _began(id) - _EARLIER,
+        _began(id, what) - _EARLIER,
         RECEIPT_DAYS_LOOKED_AT_MAX,
         uuid.bytes + _LEAST,
         uuid.bytes + _MOST,
@@ -135,27 +132,26 @@ async def _of(tx: Connection, account: str, id: str, uuid: UUID, what: str) -> R
     facts: list[FactReceipt] = []
     found = 0
     for chunk in chunks:
-        entries = split(chunk["entries"])
-        own = [at for at, entry in enumerate(entries) if entry.startswith(uuid.bytes)]
-        found += len(own)
-        shown = [(at, parse_entry(entries[at])) for at in own[: RECEIPT_FACTS_MAX - len(facts)]]
-        if shown and seed is not None:
-            facts += _receipts(await _tree(tx, chunk), chunk, shown, seed)
+        own = [(at, entry) for at, entry in enumerate(split(chunk["entries"])) if entry.startswith(uuid.bytes)]
+        if own and seed is not None and (tree := await _tree(tx, chunk)) is not None:
+            found += len(own)
+            facts += _receipts(tree, chunk, own[: RECEIPT_FACTS_MAX - len(facts)], seed)
     if not found and not await tx.fetchval(_SQL[f"has_{what}"], account, uuid):
         raise NotFound(what, id)
     closed_until = await tx.fetchval(_SQL["closed_until"])
     return Receipt(id, account, facts, closed_until, left_out=found - len(facts))
 
 
-def _began(id: str) -> datetime:
+def _began(id: str, what: str) -> datetime:
     try:
         return _moment(ids.time_ms_of(id))
-    except (ValueError, OverflowError):  # years past 9999
-        raise NoSuchId("thing", id) from None
+    except OverflowError:  # years past 9999
+        raise NoSuchId(what, id) from None
 
 
-def _receipts(tree: "_Tree", row: Row, places: Sequence[tuple[int, Entry]], seed: bytes) -> list[FactReceipt]:
+def _receipts(tree: "_Tree", row: Row, places: Sequence[tuple[int, bytes]], seed: bytes) -> list[FactReceipt]:
     view = _root(row)
+    parsed = [(at, parse_entry(entry)) for at, entry in places]
     return [
         FactReceipt(
             kind=kind_of(entry.id),
@@ -173,7 +169,7 @@ def _receipts(tree: "_Tree", row: Row, places: Sequence[tuple[int, Entry]], seed
             previous=view.previous,
             chain=view.chain,
         )
-        for at, entry in places
+        for at, entry in parsed
     ]
 
 
@@ -192,9 +188,11 @@ class _Tree:
         return [beside.hex() for beside in (*path_of(at, self._levels), *self._above)]
 
 
-async def _tree(tx: Connection, row: Row) -> _Tree:
-    """Of a chunk's row, with its account and day."""
+async def _tree(tx: Connection, row: Row) -> _Tree | None:
+    """Of a chunk's row, with its account and day; None while not all chunks of the day are in the read models."""
     roots = await tx.fetch(_SQL["chunk_roots"], row["account"], row["day"])
+    if len(roots) * RECEIPT_CHUNK_LEAVES < row["leaves"]:
+        return None
     leaves = leaves_of(row["account"], row["entries"])
     return _Tree(leaves, row["first"] // RECEIPT_CHUNK_LEAVES, [chunk["root"] for chunk in roots])
 
