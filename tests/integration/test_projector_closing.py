@@ -1,6 +1,7 @@
 """Closing days on a real broker and a real Postgres, with days of two seconds."""
 
 import asyncio
+import math
 from itertools import pairwise
 
 import asyncpg
@@ -141,6 +142,18 @@ async def test_a_crash_half_way_leaves_the_same_roots(cluster: Cluster, database
     assert len(after) == len({root.chain for root in after}) + len(before)
     assert told.contradictions == []
     assert len((await projecting.tables(database))["receipt_roots"]) == len({root.day for root in after})
+
+
+async def test_a_first_day_that_is_not_closed_gets_old_all_the_same(cluster: Cluster, database: str) -> None:
+    await begun(cluster, database)
+    stop = asyncio.Event()
+    made = closing(cluster, database, Hanging(), Told())
+    assert math.isnan(made.age_s())
+    async with projector(cluster, database), asyncio.TaskGroup() as group:
+        group.create_task(made.run(stop))
+        await tell(cluster, 0)
+        await eventually(lambda: made.age_s() > DAY_MS / 1000, timeout_s=20.0)
+        stop.set()
 
 
 async def test_told_to_stop_it_leaves_the_day_it_is_at(cluster: Cluster, database: str) -> None:

@@ -169,7 +169,7 @@ PROJECTOR_DAY_FAILURES = _counter(
 )
 RECEIPT_AGE_SECONDS = _gauge(
     "millrace_receipt_age_seconds",
-    "Time since the end of the last day whose receipts are closed; NaN before the first.",
+    "Time since the end of the last day whose receipts are closed, or since the first with facts began; else NaN.",
 )
 RECEIPT_CONTRADICTIONS = _gauge(
     "millrace_receipt_contradictions", "Accounts and days of which the log has two roots, counted up to 20; must be 0."

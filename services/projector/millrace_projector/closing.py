@@ -71,7 +71,8 @@ class Closing:
         self._closed_until: int | None = None
 
     def age_s(self) -> float:
-        """Time since the end of the last day that is closed; NaN before there is one."""
+        """Time since the end of the last day that is closed, or since the first with facts began; NaN before either is
+        known."""
         return math.nan if self._closed_until is None else (self._clock.now_ms() - self._closed_until) / 1000
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -101,8 +102,8 @@ class Closing:
                     await self._tell(connection)
 
     async def _tell(self, connection: Connection) -> None:
-        last = await receipts.last_closed(connection)
-        self._closed_until = None if last is None else last.day + self._day_ms
+        if (last := await receipts.last_closed(connection)) is not None:
+            self._closed_until = last.day + self._day_ms
         self._told.contradicted(await receipts.contradictions(connection))
 
     def _may_be_due(self) -> bool:
@@ -116,7 +117,10 @@ class Closing:
         """Close the next day; False when none is over."""
         await receipt_days.until_projected(reader, connection, wait_s=limits.RECEIPT_PROJECTED_S_MAX)
         day = await self._next(reader, connection)
-        if day is None or not await self._is_over(day.start):
+        if day is None:
+            return False
+        self._closed_until = day.start
+        if not await self._is_over(day.start):
             return False
         seed = await receipts.seed(connection) or await self._sown(reader, connection)
         ends = await receipt_days.beginning(reader, day.start + self._day_ms)
