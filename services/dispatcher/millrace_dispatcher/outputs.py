@@ -67,7 +67,8 @@ def attempted(
 
 
 def postponed(asked_by: Received, delivery: Delivery, due: int) -> Sequence[Output]:
-    """The timer that asks for the same attempt again when its endpoint's rate has room for it."""
+    """The timer that asks for the same attempt again when its endpoint's rate has room for it. After a crash in between
+    the record may find room at once: its attempt is then made twice, under the same id."""
     following = msgspec.structs.replace(delivery, waits=delivery.waits + 1)
     id = ids.timer_id_of(delivery.id, f"{RATE_PURPOSE}/{delivery.attempt}", following.waits)
     return (_timer(asked_by, following, id, due),)

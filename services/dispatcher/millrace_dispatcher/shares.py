@@ -88,14 +88,14 @@ class Shares:
         self._all.more(account, 1)
 
     def done(self, part: Part, account: str) -> None:
-        """One of them was dealt with. One that `forget` has counted out already changes nothing."""
+        """One of them was dealt with. One that `forget` has counted out already is not counted out again."""
         waiting = self._accounts.get(account)
         if waiting is not None:
             waiting.done += 1
         self.left(part, account)
 
     def left(self, part: Part, account: str) -> None:
-        """One of them waits elsewhere from now on. Else as `done`."""
+        """One of them waits elsewhere from now on: no sign of a quick account. Else as `done`."""
         held = self._parts.get(part)
         if held is not None and held.by_account[account] > 0:
             held.more(account, -1)

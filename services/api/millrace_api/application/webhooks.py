@@ -8,7 +8,7 @@ ring, bound to account and endpoint, and shown once. After a rotation both secre
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from millrace_api.application import merging, subscriptions
@@ -47,7 +47,7 @@ class EndpointView:
     concurrency: int
     rate: float | None
     disabled_at: datetime | None
-    disabled_reason: str | None
+    disabled_reason: Literal["requested", "gone", "failing"] | None
     old_secret_until: datetime | None
     version: int
     created_at: datetime
