@@ -53,12 +53,13 @@ class EndpointJudge:
         async with self._database.asking() as connection:
             gone = await disabling.gone(connection)
         await self._disable(gone, "gone")
-        if self._clock.monotonic() - self._failing_looked_at >= limits.FAILING_ENDPOINTS_LOOKED_AT_EVERY_S:
+        await self._tell()
+        now_s = self._clock.monotonic()
+        if now_s - self._failing_looked_at >= limits.FAILING_ENDPOINTS_LOOKED_AT_EVERY_S:
+            self._failing_looked_at = now_s  # also if it fails: the question is a long one
             async with self._database.asking() as connection:
                 failing = await disabling.failing(connection, self._now())
             await self._disable(failing, "failing")
-            self._failing_looked_at = self._clock.monotonic()
-        await self._tell()
 
     async def _disable(self, found: Sequence[Judged], reason: Reason) -> None:
         for one in found:
