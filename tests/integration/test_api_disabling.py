@@ -1,6 +1,6 @@
 """Endpoints that the platform disables, on real Kafka and Postgres: which ones, that it is told once, their return."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -8,16 +8,22 @@ from uuid import UUID
 import msgspec
 import orjson
 import pytest
+import structlog
 
 from millrace_api.application import disabling, webhooks
-from millrace_api.application.changes import Change
+from millrace_api.application.changes import Change, Changes
 from millrace_api.application.database import Database
+from millrace_api.application.problems import NotYetInForce
+from millrace_api.judging import EndpointJudge
 from millrace_core import ids
 from millrace_core.clock import SystemClock
-from millrace_core.event import to_output
+from millrace_core.errors import Retry
+from millrace_core.event import iso_of, to_output
 from millrace_core.keyring import KeyRing, new_ring_entry
 from millrace_core.messages import EndpointControl, Event, decode
+from millrace_core.record import Output
 from millrace_kafka.reader import read_all
+from millrace_store.aggregates import ms
 from millrace_store.migrations import migrate
 from millrace_store.pool import open_pool
 from tests.support.api_world import ApiWorld
@@ -146,6 +152,46 @@ async def test_it_is_disabled_once_and_its_event_is_the_same_each_time_it_is_wri
         assert b"hush" not in (first.value or b""), "a URL may hold what is nobody's business"
         await disabling.told(tx, untold, NOW)
         assert await disabling.untold(tx) == []
+
+
+class Producer:
+    """A log that is away at first."""
+
+    def __init__(self) -> None:
+        self.is_away = True
+        self.written: list[Output] = []
+
+    async def write(self, outputs: Sequence[Output]) -> Sequence[Any]:
+        if self.is_away:
+            raise Retry("the log is away")
+        self.written += outputs
+        return ()
+
+
+class Nowhere:
+    """A view of `control` that no relay ever moves."""
+
+    async def passed(self, position: int, *, timeout_s: float) -> None:
+        raise Retry("not yet")
+
+
+async def test_whatever_is_away_meanwhile_the_event_is_written_once(judging: Judging) -> None:
+    clock, producer = SystemClock(), Producer()
+    now = datetime.fromtimestamp(clock.now_ms() / 1000, UTC)
+    for ago in (6, 0.1):
+        await judging.delivered(now - days(ago), "failed")
+    changes = Changes(judging.database, Nowhere(), clock, wait_s=0.01)
+    judge = EndpointJudge(judging.database, changes, events=producer, clock=clock, log=structlog.get_logger())
+    with pytest.raises(NotYetInForce):
+        await judge.look()
+    with pytest.raises(Retry):
+        await judge.look()
+    producer.is_away = False
+    for _ in range(3):
+        await judge.look()
+    (output,) = producer.written
+    properties = orjson.loads(bytes(decode(output.value, Event).properties))
+    assert (properties["reason"], properties["since"]) == ("failing", iso_of(ms(now - days(6))))
 
 
 # ── through the API ─────────────────────────────────────────────────────────────────────────────────────────────────
