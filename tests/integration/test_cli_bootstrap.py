@@ -1,5 +1,7 @@
 """Accounts and keys made by the command line, and the control topic queued again, on a real Postgres."""
 
+import dataclasses
+
 import asyncpg
 import pytest
 
@@ -105,3 +107,16 @@ async def test_the_relay_of_a_running_api_republishes(api: ApiWorld) -> None:
     count = await republish(api.dsn, wait_s=15)
     assert count >= 5
     assert (await api.ask("GET", "/v1/accounts/me")).status == 200
+
+
+async def test_an_accounts_retention_is_shown_and_set_within_its_bounds(seals: bootstrap.Seals) -> None:
+    await bootstrap.create_key(
+        dataclasses.replace(seals, retention_days=9), account="a", plan="free", wanted=bootstrap.Wanted("k", "ingest")
+    )
+    assert "a keeps 9 days" in await bootstrap.keep(seals.dsn, account="a", days=None, most=14)
+    assert "a keeps 3 days" in await bootstrap.keep(seals.dsn, account="a", days=3, most=14)
+    for days in (2, 15):
+        with pytest.raises(Reject, match="MILLRACE_RETENTION_DAYS_MAX"):
+            await bootstrap.keep(seals.dsn, account="a", days=days, most=14)
+    with pytest.raises(Reject, match="no account named"):
+        await bootstrap.keep(seals.dsn, account="b", days=3, most=14)

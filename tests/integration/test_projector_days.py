@@ -118,11 +118,10 @@ async def test_days_are_made_before_they_begin(database: str) -> None:
 
 async def test_a_keeper_that_was_away_for_weeks_makes_up_for_it(database: str) -> None:
     await migrate(database)
-    async with keeper(database) as (one, _, connection):
-        await one.turn(connection)
-    async with keeper(database, now_ms=NOW_MS + 20 * DAY_MS) as (late, told, connection):
+    async with keeper(database) as (late, told, connection):
+        await days.make(connection, [TODAY - 21, TODAY - 20, TODAY - 19])
         await late.turn(connection)
-        assert sorted(await there(connection)) == [TODAY + 20, TODAY + 21, TODAY + 22]
+        assert sorted(await there(connection)) == [TODAY, TODAY + 1, TODAY + 2]
         assert told.days is not None
         assert told.days.due == 0
 

@@ -48,6 +48,19 @@ async def test_the_projectors_columns_are_the_tables(database: str) -> None:
     await connection.close()
 
 
+async def test_dead_letters_outlive_their_partitioning(database: str) -> None:
+    await migrate(database, migrations=[each for each in migrations.packaged() if each.number < 6])
+    await execute(
+        database,
+        "INSERT INTO read.dead_letters VALUES ('dead-letters', 1, 2, 'a', now(), 'x', 'y', 3, 4, 'k', 'v', '{}')",
+    )
+    await migrate(database)
+    connection = await asyncpg.connect(database)
+    (row,) = await connection.fetch("SELECT * FROM read.dead_letters")
+    assert (row["topic"], row["offset"], row["source_offset"], row["value"]) == ("dead-letters", 2, 4, b"v")
+    await connection.close()
+
+
 async def test_each_migration_is_applied_once(database: str) -> None:
     assert await migrate(database, migrations=[ONE]) == ["0001_one.sql"]
     assert await migrate(database, migrations=[ONE, TWO, INDEX]) == ["0002_two.sql", "0003_index.sql"]

@@ -1,7 +1,7 @@
 """Any way of cutting the log into batches, and any order between its partitions, gives the same rows.
 
 The records of a story are dealt to Postgres in random batches that keep only the order inside each partition; facts
-come before the rows they speak of, attempts and outcomes come twice, ends contradict each other.
+come before the rows they speak of, attempts and outcomes come twice, ends contradict each other, a payload is large.
 """
 
 from collections.abc import Sequence
@@ -85,7 +85,7 @@ def told() -> list[Received]:
         *TELLER.whole(0),
         *TELLER.whole(1),
         *ended(1, "stale"),  # after its end
-        TELLER.event(1),  # a repeat of its uniqueKey
+        TELLER.event(1, b'{"filling":"%b"}' % (b"x" * 70_000)),  # a repeat of its uniqueKey, with a large body
         TELLER.matched(1),
         TELLER.delivery(1, attempt=2, topic="deliveries-tx"),
         TELLER.attempted(1, "failed", attempt=2, status=500),  # the attempt was made twice

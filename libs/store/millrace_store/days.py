@@ -144,10 +144,10 @@ async def look(connection: Connection, schema: str = "read") -> Days:
     return Days(_frozen(attached), _frozen(detached), strays)
 
 
-async def longest_retention(connection: Connection) -> int:
-    """The most days that any account keeps."""
-    days = await connection.fetchval(_SQL["longest_retention"])
-    return limits.RETENTION_DAYS_DEFAULT if days is None else int(days)
+async def first_shown(connection: Connection) -> int:
+    """The first day that any account is shown."""
+    day = await connection.fetchval(_SQL["first_shown"], limits.RETENTION_DAYS_DEFAULT)
+    return _day(day)
 
 
 async def unfinished(connection: Connection, day: int) -> str | None:

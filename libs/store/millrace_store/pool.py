@@ -44,7 +44,11 @@ AWAY: tuple[type[Exception], ...] = (
 )
 
 # The statement waited too long for a lock, or took too long: it is another's turn, and ours comes again.
-Busy = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError, asyncpg.DeadlockDetectedError)
+BUSY: tuple[type[Exception], ...] = (
+    asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
+    asyncpg.DeadlockDetectedError,
+)
 
 
 def _server_settings(name: str, *, statement_s: float, idle_s: float | None) -> dict[str, str]:

@@ -1,16 +1,16 @@
 """The days of the read models, looked after: made before they begin, dropped when no account is shown them any more.
 
 Every projector looks once a minute and says what it sees; one of them, whichever holds the lock, makes and drops. A day
-is due when it lies behind the retention of every account. It goes whole, by dropping its partitions, and only when all
-of it is over: a run or delivery that goes on, or an event that was never decided, keeps its whole day, however old.
-None goes while records wait to be projected: they may speak of it.
+is due when it lies behind the retention of every account, by the clock of Postgres, which hides it from clients too.
+It goes whole, by dropping its partitions, and only when all of it is over: a run or delivery that goes on, or an event
+that was never decided, keeps its whole day, however old. None goes while the keeper's own projector has records left to
+project: they may speak of it.
 A turn that fails is made up by the next one, after days without Postgres too, and nobody waits for it: rows of a day
 without a partition go to the default one, and from there to their partition when it is made.
 Not here: what a client is shown (`control.kept_since`, in every statement of the API).
 """
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,9 +24,10 @@ from millrace_core.ids import DAY_MS
 from millrace_kafka.restart import pause
 from millrace_store import days, queries
 from millrace_store.days import DATED, Days
-from millrace_store.pool import AWAY, Busy, Connection
+from millrace_store.pool import AWAY, BUSY, Connection
 
 SHARE_MAX = 0.05
+_AGAIN: tuple[type[Exception], ...] = (Retry, *AWAY)
 _LOCK = 0x6B65657064617901  # "keepday": any fixed number of its own
 _SQL = queries.load("days")
 
@@ -74,8 +75,10 @@ class Keeper:
     async def run(self, stop: asyncio.Event) -> None:
         """The worker. Postgres away only means that nothing is made or dropped meanwhile."""
         while not stop.is_set():
-            with contextlib.suppress(Retry, *AWAY):
+            try:
                 await self._keep_on(stop)
+            except _AGAIN as error:
+                self._log.warning("days.delayed", reason=str(error) or type(error).__name__)
             await pause(stop, self._every_s)
 
     async def _keep_on(self, stop: asyncio.Event) -> None:
@@ -91,7 +94,7 @@ class Keeper:
     async def turn(self, connection: Connection) -> None:
         """Look, and do what is to be done if it is this keeper's to do. Safe to repeat."""
         today = self._clock.now_ms() // DAY_MS
-        oldest = today - await days.longest_retention(connection)
+        oldest = await days.first_shown(connection)
         there = await days.look(connection)
         if await connection.fetchval(_SQL["take_lock"], _LOCK):
             await self._make(connection, there, oldest, today)
@@ -108,7 +111,7 @@ class Keeper:
                 continue
             try:
                 await days.make(connection, [day], adopt=True)
-            except Busy as error:
+            except BUSY as error:
                 self._delayed("made", day, error)
 
     async def _drop(self, connection: Connection, there: Days, oldest: int) -> None:
@@ -123,7 +126,7 @@ class Keeper:
                 continue
             try:
                 await days.drop(connection, day, there)
-            except Busy as error:
+            except BUSY as error:
                 self._delayed("dropped", day, error)
             else:
                 gone += 1

@@ -10,8 +10,9 @@ SELECT day FROM control.dropped_days;
 -- name: write_down
 INSERT INTO control.dropped_days (day, first_id, after_id) VALUES ($1, $2::uuid, $3::uuid) ON CONFLICT (day) DO NOTHING;
 
--- name: longest_retention
-SELECT max(retention_days) FROM control.accounts;
+-- $1 = what is kept where there is no account.
+-- name: first_shown
+SELECT (now() AT TIME ZONE 'UTC')::date - COALESCE(max(retention_days), $1::integer) FROM control.accounts;
 
 -- name: tables_among
 SELECT c.relname
