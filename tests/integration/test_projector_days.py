@@ -45,9 +45,6 @@ class Told:
     def seen(self, days: Seen) -> None:
         self.days = days
 
-    def failed(self, what: str) -> None:
-        self.failures.append(what)
-
 
 @asynccontextmanager
 async def keeper(
@@ -62,7 +59,8 @@ async def keeper(
     made = Keeper(
         connect=no_other,
         is_behind=lambda: is_behind,
-        told=told,
+        seen=told.seen,
+        failed=told.failures.append,
         clock=ManualClock(now_ms),
         log=structlog.get_logger(),
     )
@@ -252,6 +250,18 @@ async def test_rows_that_came_before_their_partition_move_into_it(database: str)
             (strays[TODAY], name),
             (strays[TODAY + 9], "read.event_matches_default"),
         ], "one of a day to come waits for it, one of a day that is gone goes"
+
+
+async def test_an_id_of_no_day_takes_no_projector_down(database: str) -> None:
+    await migrate(database)
+    async with keeper(database) as (one, _, connection):
+        for id in ("0" * 32, "f" * 32):
+            await Projection().ensure_days(connection, [days.day_of(id)], now_ms=NOW_MS)
+            await connection.execute(ROW, id)
+        await one.turn(connection)
+        await one.turn(connection)
+        left = await connection.fetch("SELECT event FROM read.event_matches")
+        assert [row["event"].hex for row in left] == ["f" * 32], "of a day that never comes it stays"
 
 
 async def test_a_day_that_cannot_be_made_takes_no_projector_down(database: str) -> None:

@@ -23,6 +23,7 @@ from millrace_store.pool import Connection
 
 _SQL = queries.load("days")
 _EPOCH = date(1970, 1, 1)
+_CALENDAR = range((date.max - _EPOCH).days)  # the time in an id may be of any size
 _is_day_name = re.compile(r"d\d{8}").fullmatch
 
 # The column that says a row's day. Where it is an id it is the first one.
@@ -80,7 +81,7 @@ def name_of(day: int) -> str:
 
 async def dropped(connection: Connection, days: Iterable[int]) -> set[int]:
     """Which of these days were dropped, or are being."""
-    rows = await connection.fetch(_SQL["dropped_among"], [_date(day) for day in days])
+    rows = await connection.fetch(_SQL["dropped_among"], [_date(day) for day in days if day in _CALENDAR])
     return {_day(row["day"]) for row in rows}
 
 
@@ -140,8 +141,8 @@ async def look(connection: Connection, schema: str = "read") -> Days:
         if table in DATED:
             where = attached if row["relispartition"] else detached
             where.setdefault(_day(date.fromisoformat(name[1:])), set()).add(table)
-    strays = frozenset(row["day"] for row in await connection.fetch(_SQL["days_of_strays"]))
-    return Days(_frozen(attached), _frozen(detached), strays)
+    strays = {row["day"] for row in await connection.fetch(_SQL["days_of_strays"])}
+    return Days(_frozen(attached), _frozen(detached), frozenset(strays.intersection(_CALENDAR)))
 
 
 async def first_shown(connection: Connection) -> int:

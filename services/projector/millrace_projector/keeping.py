@@ -13,7 +13,6 @@ Not here: what a client is shown (`control.kept_since`, in every statement of th
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from structlog.typing import FilteringBoundLogger
 
@@ -43,34 +42,29 @@ class Seen:
     oldest_age_s: float
 
 
-class Told(Protocol):
-    """Told what the keeper sees and cannot do. Must not block or raise."""
-
-    def seen(self, days: Seen) -> None: ...
-    def failed(self, what: str) -> None:
-        """A day could not be `made` or `dropped` now."""
-        ...
-
-
 class Keeper:
-    """Looks after the days until told to stop. `is_behind` says whether the projector has something left to project."""
+    """Looks after the days until told to stop. `is_behind` says whether the projector has something left to project;
+    `failed` is told of a day that could not be `made` or `dropped` now."""
 
     def __init__(
         self,
         *,
         connect: Callable[[], Awaitable[Connection]],
         is_behind: Callable[[], bool],
-        told: Told,
+        seen: Callable[[Seen], None],
+        failed: Callable[[str], None],
         clock: Clock,
         log: FilteringBoundLogger,
         every_s: float = limits.DAYS_KEPT_EVERY_S,
     ) -> None:
         self._connect = connect
         self._is_behind = is_behind
-        self._told = told
+        self._seen = seen
+        self._failed = failed
         self._clock = clock
         self._log = log
         self._every_s = every_s
+        self._held: dict[int, str] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """The worker. Postgres away only means that nothing is made or dropped meanwhile."""
@@ -101,7 +95,7 @@ class Keeper:
             if not self._is_behind():
                 await self._drop(connection, there, oldest)
             there = await days.look(connection)
-        self._told.seen(self._seen(there, oldest, today))
+        self._seen(self._counted(there, oldest, today))
 
     async def _make(self, connection: Connection, there: Days, oldest: int, today: int) -> None:
         last = today + limits.PARTITION_DAYS_AHEAD
@@ -122,7 +116,9 @@ class Keeper:
             if gone == limits.DAYS_DROPPED_A_TURN_MAX:
                 return
             if day not in begun and (what := await days.unfinished(connection, day)) is not None:
-                self._log.info("day.held", day=days.name_of(day), by=what)
+                if self._held.get(day) != what:
+                    self._held[day] = what
+                    self._log.info("day.held", day=days.name_of(day), by=what)
                 continue
             try:
                 await days.drop(connection, day, there)
@@ -130,13 +126,14 @@ class Keeper:
                 self._delayed("dropped", day, error)
             else:
                 gone += 1
+                self._held.pop(day, None)
                 self._log.info("day.dropped", day=days.name_of(day))
 
     def _delayed(self, what: str, day: int, error: Exception) -> None:
-        self._told.failed(what)
+        self._failed(what)
         self._log.warning("day.delayed", day=days.name_of(day), what=what, reason=str(error))
 
-    def _seen(self, there: Days, oldest: int, today: int) -> Seen:
+    def _counted(self, there: Days, oldest: int, today: int) -> Seen:
         due = sum(day < oldest for day in there.attached)
         ahead = sum(day > today for day in there.attached)
         first = min((day for day in there.attached if day <= today), default=None)

@@ -132,6 +132,7 @@ async def wire(settings: ProjectorSettings, context: Context) -> Mapping[str, Wo
         clock=context.clock,
         log=context.log,
     )
+    days = Days(context.metrics)
     keeper = Keeper(
         connect=partial(
             connect,
@@ -140,7 +141,8 @@ async def wire(settings: ProjectorSettings, context: Context) -> Mapping[str, Wo
             statement_s=limits.DAY_STATEMENT_S_MAX,
         ),
         is_behind=lambda: projector.is_behind,
-        told=Days(context.metrics),
+        seen=days.seen,
+        failed=days.failed,
         clock=context.clock,
         log=context.log,
     )
