@@ -6,6 +6,7 @@ import pytest
 
 from millrace_core.credentials import key_digest
 from millrace_core.keyring import endpoint_secret
+from millrace_core.messages import FlowControl, SubscriptionControl, decode
 from millrace_kafka.reader import read_all
 from tests.support.api_world import ApiWorld
 
@@ -180,6 +181,28 @@ async def test_a_wrong_subscription_says_where(api: ApiWorld, change: Any, where
     refused = await api.ask("POST", "/v1/subscriptions", wanted)
     assert (refused.status, refused.error["code"]) == (400, "VALIDATION_ERROR"), refused.body
     assert [wrong["where"] for wrong in refused.error["details"]["errors"]] == [where]
+
+
+async def test_a_flow_lives_and_its_end_is_told(api: ApiWorld) -> None:
+    job = await make_job(api)
+    wanted = {"pattern": "e:shop/*", "target": {"type": "job", "id": job["id"]}}
+    plain = (await api.ask("POST", "/v1/subscriptions", wanted)).data
+    assert plain["flow"] is None
+    flow = {"key": "input.id", "throttle": {"limit": 3, "period_s": 60}, "cancel_on": {"pattern": "e:shop/gone"}}
+    made = (await api.ask("POST", "/v1/subscriptions", {**wanted, "flow": flow})).data
+    assert made["flow"]["throttle"] == {"limit": 3, "period_s": 60.0}
+    assert (await api.ask("GET", f"/v1/subscriptions/{made['id']}")).data["flow"] == made["flow"]
+    kept = (await api.ask("PATCH", f"/v1/subscriptions/{made['id']}", {"priority": 5})).data
+    assert kept["flow"] == made["flow"], "a change of something else leaves it"
+    changed = (await api.ask("PATCH", f"/v1/subscriptions/{made['id']}", {"flow": {"drain": True}})).data
+    assert changed["flow"] == {"drain": True}
+    ended = (await api.ask("PATCH", f"/v1/subscriptions/{made['id']}", {"flow": None})).data
+    assert ended["flow"] is None
+    on_the_log = await control_values(api, "subscription", made["id"])
+    flows = [decode(value, SubscriptionControl).flow for value in on_the_log]
+    assert flows[-2:] == [FlowControl(drain=True), FlowControl()], "those that wait must hear that there is none"
+    (of_plain,) = await control_values(api, "subscription", plain["id"])
+    assert b'"flow"' not in (of_plain or b"")
 
 
 async def test_a_target_of_another_account_is_no_target(api: ApiWorld) -> None:

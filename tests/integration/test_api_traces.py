@@ -181,6 +181,36 @@ async def test_a_run_that_nothing_has_begun_says_so(api: ApiWorld) -> None:
     assert wait["kind"] == "read_models"
 
 
+@pytest.mark.parametrize(
+    ("reason", "until", "says"),
+    [
+        ("concurrency", None, 'waiting for concurrency of key "gold" of sub_'),
+        ("throttle", LATER, "throttled until "),
+        ("debounce", LATER, "debounced until "),
+        ("batch", LATER, 'waiting for its batch of key "gold" of sub_'),
+        ("drain", None, "drains: it lets nothing begin"),
+    ],
+)
+async def test_a_run_that_its_flow_holds_back_says_why(
+    api: ApiWorld, reason: str, until: datetime | None, says: str
+) -> None:
+    run = await api.projected("runs")
+    sub = bare(ids.new_id(ids.SUBSCRIPTION))
+    await api.execute(
+        """UPDATE read.runs SET status = 'queued', subscription = $4, flow_key = 'gold', waiting_reason = $2,
+           waiting_until = $3 WHERE id = $1""",
+        bare(run), reason, until, sub,
+    )  # fmt: skip
+    (wait,) = (await traced(api, "runs", run))["waits"]
+    assert wait["kind"] == "flow"
+    assert says in wait["text"]
+    assert (wait["until"] is None) == (until is None)
+    shown = (await api.ask("GET", f"/v1/runs/{run}")).data
+    assert (shown["status"], shown["flow_key"], shown["waiting"]["reason"]) == ("queued", "gold", reason)
+    await api.execute("UPDATE read.runs SET status = 'running' WHERE id = $1", bare(run))
+    assert (await api.ask("GET", f"/v1/runs/{run}")).data["waiting"] is None
+
+
 async def test_steps_of_a_run_are_told_in_order_and_counted_beyond_the_bound(api: ApiWorld) -> None:
     run = await api.projected("runs")
     await api.execute(

@@ -5,9 +5,10 @@ come before the rows they speak of, attempts and outcomes come twice, ends contr
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import asyncpg
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,10 +18,17 @@ from millrace_core.messages import (
     DayClosed,
     DayDue,
     DeliveryEnded,
+    FlowPart,
+    Message,
+    Raw,
     ReceiptLeaves,
     ReceiptRoot,
     ReceiptSeed,
+    RunBundled,
     RunEnded,
+    RunWaiting,
+    StartRun,
+    decode,
     encode,
 )
 from millrace_core.record import Output, Received
@@ -79,6 +87,27 @@ def receipts() -> list[Output]:
     ]
 
 
+def held(n: int) -> list[Output]:
+    """What a flow told of a run before it went on as part of another, and of that one."""
+    run, into, at = TELLER.run_id(n), TELLER.run_id(n + 1), story.T0 + 50
+    common: dict[str, Any] = {"account": story.ACCOUNT_ID, "at": at}
+    waits: dict[str, Any] = {"subscription": story.SUBSCRIPTION, "key": "k\0"}
+    facts: list[Message] = [
+        RunWaiting(**common, **waits, run=run, reason="debounce", until=at + 5),
+        RunWaiting(**common, **waits, run=run, reason="drain"),
+        RunEnded(**common, run=run, outcome="absorbed", into=into),
+        RunWaiting(**common, **waits, run=into, reason="throttle", until=at + 9),
+        RunBundled(**common, run=into, input=Raw(b"[1, 2.0]")),
+    ]
+    return [story.output("run-facts", fact.run, fact) for fact in facts]  # type: ignore[attr-defined]
+
+
+def with_flow(start: Output) -> Output:
+    part = FlowPart(key="k", priority=1, partition=0, offset=0, at=story.T0)
+    command = msgspec.structs.replace(decode(start.value, StartRun), flow=part)
+    return msgspec.structs.replace(start, value=encode(command))
+
+
 def told() -> list[Received]:
     outputs = [
         *ended(0, "dead_lettered"),  # and then sent again
@@ -95,6 +124,13 @@ def told() -> list[Received]:
         TELLER.delivery(2),
         TELLER.attempted(2, "retrying", status=429),
         *receipts(),
+        *held(3),  # before they are asked for
+        TELLER.start_run(3),
+        TELLER.start_run(4),
+        with_flow(TELLER.start_run(4)),  # the matcher died, and the subscription had a flow when it came again
+        with_flow(TELLER.start_run(5)),
+        TELLER.start_run(5),
+        *TELLER.run_facts(4),
     ]
     return story.received(outputs)
 

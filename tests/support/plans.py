@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from millrace_core.ids import EVENT, derived_id, run_id_of
-from millrace_core.messages import EventRef, Raw, StartRun
+from millrace_core.messages import EventRef, FlowPart, Raw, StartRun
 from millrace_core.plans import (
     Edge,
     Node,
@@ -50,6 +50,16 @@ def run_id(n: int = 1) -> str:
     return run_id_of(event_id(n), "sub_1")
 
 
-def start(plan: bytes, *, n: int = 1, input: bytes = b'{"a": 1e2}', account: str = ACCOUNT) -> StartRun:
+def start(
+    plan: bytes, *, n: int = 1, input: bytes = b'{"a": 1e2}', account: str = ACCOUNT, flow: FlowPart | None = None
+) -> StartRun:
     event = EventRef(id=event_id(n), identifier="e:github/push", received_at=NOW_MS)
-    return StartRun(run=run_id(n), account=account, plan=Raw(plan), subscription="sub_1", event=event, input=Raw(input))
+    return StartRun(
+        run=run_id(n),
+        account=account,
+        plan=Raw(plan),
+        subscription="sub_1",
+        event=event,
+        flow=flow,
+        input=Raw(input),
+    )

@@ -70,6 +70,15 @@ class Task:
             outputs += self._handle(record, overlay)
         return self._end(overlay, outputs, records, crash)
 
+    def turn(self, *records: Written, now_ms: int, limit: int = 1_000, crash: bool = False) -> list[Output]:
+        """One transaction as the processor makes it: a batch, and then what time asks for."""
+        overlay = Overlay(self.state)
+        outputs: list[Output] = []
+        for record in records:
+            outputs += self._handle(record, overlay)
+        outputs += self.handler.due(overlay, now_ms, limit)
+        return self._end(overlay, outputs, records, crash)
+
     def wake(self, now_ms: int, *, limit: int = 1_000, crash: bool = False) -> list[Output]:
         """Let time alone ask."""
         overlay = Overlay(self.state)

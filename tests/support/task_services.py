@@ -1,4 +1,4 @@
-"""Orchestrator and scheduler as their wiring makes them, in this process, to be killed and begun again at will."""
+"""Orchestrator and scheduler as their wirings make them, in this process, to be killed and begun again at will."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,9 +6,12 @@ from contextlib import asynccontextmanager
 
 from millrace_core.clock import Clock, SystemClock
 from millrace_kafka.client import Cluster
+from millrace_kafka.control import ControlView
 from millrace_kafka.store import MemoryStores
 from millrace_kafka.transactional import TransactionalProcessor
+from millrace_orchestrator import admissions_handler
 from millrace_orchestrator import handlers as orchestrator
+from millrace_orchestrator.flows import Flows
 from millrace_scheduler import handlers as scheduler
 from tests.support.waiting import eventually
 
@@ -22,6 +25,20 @@ def orchestrating(cluster: Cluster) -> TransactionalProcessor:
         read_back=orchestrator.READ_BACK,
         handler=lambda _: orchestrator.OrchestratorHandler(),
         store=MemoryStores(),
+        clock=SystemClock(),
+        instance="one",
+    )
+
+
+def admitting(cluster: Cluster, flows: Flows, view: ControlView) -> TransactionalProcessor:
+    return TransactionalProcessor(
+        cluster,
+        group="admissions",
+        inputs=admissions_handler.INPUTS,
+        changelog="admissions-changelog",
+        handler=lambda _: admissions_handler.AdmissionsHandler(flows),
+        store=MemoryStores(),
+        view=view,
         clock=SystemClock(),
         instance="one",
     )

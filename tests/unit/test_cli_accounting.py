@@ -6,12 +6,17 @@ import msgspec
 
 from millrace_cli.accounting import TIMER_GRACE_MS, Accounting, Report, Span
 from millrace_core.dead_letters import dead_letter
+from millrace_core.limits import FLOW_TOLD_EVERY_MS
 from millrace_core.messages import (
+    AdmitRun,
+    AskAdmission,
     CancelTimer,
     Event,
     EventFact,
     Message,
     Raw,
+    RunEnded,
+    RunWaiting,
     SetTimer,
     Step,
     StepResult,
@@ -29,6 +34,7 @@ TOPICS_READ = (
     "events",
     "run-commands",
     "run-commands-tx",
+    "admissions",
     "steps",
     "step-results",
     "deliveries",
@@ -159,6 +165,53 @@ def test_a_run_lives_while_a_retry_is_due_but_not_by_its_time_limit() -> None:
     limit = timer(TELLER.run_id(0), T0 + 5000, record=b'{"purpose":"timeout"}', topic="timers-tx")
     assert judged([*RUNNING, retry]).runs == {"waiting for a timer": 1}
     assert judged([*RUNNING, limit]).unaccounted == 1
+
+
+HELD = [one for one in TELLER.whole(0) if one.topic not in ("run-facts", "steps", "step-results")]
+
+
+def waiting(at: int, until: int | None = None) -> Output:
+    message = RunWaiting(
+        run=TELLER.run_id(0),
+        account=ACCOUNT_ID,
+        at=at,
+        subscription=story.SUBSCRIPTION,
+        key="gold",
+        reason="concurrency" if until is None else "throttle",
+        until=until,
+    )
+    return output("run-facts", message.run, message)
+
+
+def test_a_run_that_its_flow_holds_back_lives_as_long_as_that_is_confirmed() -> None:
+    asked = AskAdmission(
+        run=TELLER.run_id(0), account=ACCOUNT_ID, subscription="s", key="", priority=1, partition=0, offset=0, at=T0
+    )
+    assert judged(HELD).unaccounted == 1
+    assert judged([*HELD, output("admissions", "s", asked)], unread={"admissions": 0}).holds
+    assert judged([*HELD, output("admissions", "s", asked)]).unaccounted == 1
+    report = judged([*HELD, waiting(T0)])
+    assert report.runs == {"held back by a flow": 1}
+    assert "key 'gold': concurrency" in report.live[0]
+    days = 2 * FLOW_TOLD_EVERY_MS + TIMER_GRACE_MS
+    assert judged([*HELD, waiting(T0)], now_ms=T0 + days).holds
+    assert judged([*HELD, waiting(T0)], now_ms=T0 + days + 1).unaccounted == 1
+    assert judged([*HELD, waiting(T0), waiting(T0 + 1)], now_ms=T0 + days + 1).holds
+    assert judged([*HELD, waiting(T0, until=T0 + 2 * days)], now_ms=T0 + days + 1).holds
+
+
+def test_a_run_that_was_admitted_lives_before_the_orchestrator_and_no_longer_by_its_wait() -> None:
+    admitted = output("run-commands-tx", TELLER.run_id(0), AdmitRun(run=TELLER.run_id(0), account=ACCOUNT_ID))
+    told = [*HELD, waiting(T0), admitted]
+    assert judged(told, unread={"run-commands-tx": 0}).runs == {"waiting for the orchestrator": 1}
+    assert judged([*told, *TELLER.run_facts(0)[:2]]).unaccounted == 1, "its step is nowhere"
+
+
+def test_an_absorbed_run_is_over() -> None:
+    ended = RunEnded(run=TELLER.run_id(0), account=ACCOUNT_ID, at=T0, outcome="absorbed", into=TELLER.run_id(1))
+    report = judged([*HELD, waiting(T0), output("run-facts", ended.run, ended)])
+    assert report.holds
+    assert report.runs == {"absorbed": 1}
 
 
 def test_a_delivery_lives_by_its_record_or_its_timer() -> None:

@@ -12,9 +12,11 @@ from millrace_core.messages import (
     ErrorInfo,
     EventFact,
     Message,
+    RunBundled,
     RunChild,
     RunEnded,
     RunStarted,
+    RunWaiting,
     StepCompleted,
     StepFailed,
     StepStarted,
@@ -36,6 +38,9 @@ FACTS: list[tuple[str, Message]] = [
     ("run-facts", StepStarted(run=RUN, account=ACCOUNT, at=1, node="b", type="http", attempt=1)),
     ("run-facts", StepCompleted(run=RUN, account=ACCOUNT, at=1, node="a", attempt=2, duration_ms=1.0)),
     ("run-facts", StepFailed(run=RUN, account=ACCOUNT, at=1, node="a", attempt=1, duration_ms=1.0, error=ERROR)),
+    ("run-facts", RunWaiting(run=RUN, account=ACCOUNT, at=1, subscription=SUBSCRIPTION, key="k", reason="throttle")),
+    ("run-facts", RunWaiting(run=RUN, account=ACCOUNT, at=1, subscription=SUBSCRIPTION, key="k", reason="drain")),
+    ("run-facts", RunBundled(run=RUN, account=ACCOUNT, at=1)),
     ("run-facts", RunEnded(run=RUN, account=ACCOUNT, at=1, outcome="dead_lettered")),
     ("run-facts", RunEnded(run=RUN, account=ACCOUNT, at=1, outcome="completed")),
     (
@@ -73,7 +78,7 @@ def test_every_fact_has_an_id_of_its_own_under_its_subject() -> None:
 
 
 def test_a_repeat_of_an_attempt_has_the_id_of_the_first_whatever_came_of_it() -> None:
-    topic, first = FACTS[9]
+    topic, first = FACTS[12]
     assert isinstance(first, DeliveryAttempted)
     again = DeliveryAttempted(
         delivery=DELIVERY, account=ACCOUNT, endpoint=ENDPOINT, event=EVENT, attempt=1, at=99, outcome="failed",

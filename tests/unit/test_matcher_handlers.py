@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 
@@ -15,6 +16,7 @@ from millrace_core.messages import (
     Event,
     EventFact,
     EventRef,
+    FlowPart,
     Message,
     PlanControl,
     Raw,
@@ -155,6 +157,9 @@ def test_bytes_joined_by_hand_are_what_the_encoder_writes(hops: int, timestamp: 
         run="exec_1", account=ACCOUNT, plan=Raw(PLAN), subscription='s"', event=reference, input=Raw(PROPERTIES)
     )
     same(written.start_run(origin, run="exec_1", subscription='s"', plan=PLAN), run, PROPERTIES)
+    part = FlowPart(key='"é', priority=7, partition=3, offset=1, at=NOON, bundled=True)
+    held = msgspec.structs.replace(run, flow=part)
+    same(written.start_run(origin, run="exec_1", subscription='s"', plan=PLAN, flow=part), held, PROPERTIES)
     body = written.delivery_body(one, PROPERTIES)
     delivery = Delivery(
         id="dlv_1", account=ACCOUNT, endpoint='w"', event=one.id, type="e:a/b", created_at=at.timestamp,

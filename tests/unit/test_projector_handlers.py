@@ -6,7 +6,21 @@ import msgspec
 import pytest
 
 from millrace_core.errors import Reject
-from millrace_core.messages import DeliveryEnded, Event, Message, ReceiptLeaves, ReceiptRoot, RunEnded, decode, encode
+from millrace_core.messages import (
+    DeliveryEnded,
+    Event,
+    FlowPart,
+    Message,
+    Raw,
+    ReceiptLeaves,
+    ReceiptRoot,
+    RunBundled,
+    RunEnded,
+    RunWaiting,
+    StartRun,
+    decode,
+    encode,
+)
 from millrace_core.record import Output, Received, Written
 from millrace_kafka.topics import short_name
 from millrace_projector import tables
@@ -145,6 +159,33 @@ def test_an_event_that_a_replay_wrote_is_no_row() -> None:
 def test_a_run_that_is_only_stale_says_so() -> None:
     [row] = of(projected([TELLER.start_run(0), run_ended("stale", story.T0)]), tables.RUNS)
     assert row["status"] == "stale"
+
+
+def test_a_run_that_is_held_back_says_for_what_as_last_told() -> None:
+    [asked] = story.received([TELLER.start_run(0)])
+    part = FlowPart(key="gold", priority=1, partition=0, offset=0, at=story.T0)
+    start = msgspec.structs.replace(decode(asked.value, StartRun), flow=part)
+    common = {"run": start.run, "account": ACCOUNT_ID, "at": story.T0, "subscription": story.SUBSCRIPTION}
+    told = [
+        RunWaiting(**common, key="gold", reason="throttle", until=story.T0 + 1_000),  # type: ignore[arg-type]
+        RunWaiting(**common, key="gold", reason="concurrency"),  # type: ignore[arg-type]
+    ]
+    records = [output("run-facts", start.run, fact) for fact in told]
+    [row] = of(projected([output("run-commands", start.run, start), *records]), tables.RUNS)
+    assert (row["status"], row["flow_key"]) == ("queued", "gold")
+    assert (row["waiting_reason"], row["waiting_until"]) == ("concurrency", None)
+
+
+def test_a_run_keeps_its_own_input_beside_the_list_that_it_worked_on() -> None:
+    bundled = RunBundled(run=TELLER.run_id(0), account=ACCOUNT_ID, at=story.T0, input=Raw(b"[1, 2]"))
+    [row] = of(projected([output("run-facts", bundled.run, bundled), TELLER.start_run(0)]), tables.RUNS)
+    assert (row["input"], row["bundle"]) == (b'{"total":12.50}', b"[1, 2]")
+
+
+def test_a_run_that_was_absorbed_names_the_other() -> None:
+    fact = RunEnded(run=TELLER.run_id(0), account=ACCOUNT_ID, at=story.T0, outcome="absorbed", into=TELLER.run_id(1))
+    [row] = of(projected([TELLER.start_run(0), output("run-facts", fact.run, fact)]), tables.RUNS)
+    assert (row["status"], row["absorbed_into"]) == ("absorbed", TELLER.run_id(1).removeprefix("exec_"))
 
 
 def test_a_step_shows_its_last_attempt_and_keeps_each() -> None:

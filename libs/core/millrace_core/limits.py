@@ -95,6 +95,29 @@ RETRY_JITTER = 0.1
 ERROR_MESSAGE_CHARS_MAX = 1_000
 ERROR_CODE_CHARS_MAX = 100
 
+# ── flow control ────────────────────────────────────────────────────────────────────────────────────────────────────
+FLOW_KEY_CHARS_MAX = 256
+FLOW_PRIORITY_DEFAULT = 100
+FLOW_PRIORITY_MAX = 1_000
+FLOW_CONCURRENCY_MAX = 10_000
+FLOW_THROTTLE_LIMIT_MAX = 1_000_000
+FLOW_PERIOD_S_MAX = 30 * 86_400.0
+FLOW_WAIT_S_MAX = 7 * 86_400.0
+FLOW_BATCH_ITEMS_MAX = 1_000
+# All inputs of a list together: what one event may have, so that the run's start fits its record.
+FLOW_BATCH_BYTES_MAX = BODY_BYTES_MAX
+# All lists that begin in one transaction, about.
+FLOW_TURN_BYTES_MAX = 8 * 1_048_576
+# Of one subscription. What is more is refused, with a fact that says so.
+FLOW_WAITING_MAX = 100_000
+FLOW_KEYS_MAX = 100_000
+# A throttle remembers what began within its period in at most so many parts, each as late as its latest.
+FLOW_THROTTLE_PARTS = 64
+# An event that cancels reaches what came before it and is still on its way for so long.
+FLOW_CANCEL_KEPT_MS = 600_000
+# A wait that ends by no time of its own is told again so often, or it would count as alive for ever.
+FLOW_TOLD_EVERY_MS = 24 * 3_600_000
+
 # ── timers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 CLOCK_JUMP_MS_MAX = 30_000
 CLOCK_READ_EVERY_S = 1.0

@@ -18,7 +18,7 @@ from millrace_core.crowd import NO_FILTER, Crowd, Entry
 from millrace_core.errors import Reject
 from millrace_core.filters import Test, compile_filter
 from millrace_core.identifiers import PLATFORM_PROVIDER, Half, Pattern, parse_identifier, parse_pattern
-from millrace_core.messages import Event, SubscriptionControl, decode
+from millrace_core.messages import Event, FlowControl, SubscriptionControl, decode
 
 # Up to here all who stand in one place are looked at; beyond it an index is cheaper, and worth its memory.
 _FEW: Final = 8
@@ -49,6 +49,7 @@ class Subscription(msgspec.Struct, frozen=True, gc=False):
     asks: bool  # of the properties, by filter or expression
     test: Test | None
     where: Callable[[Any], bool] | None
+    flow: FlowControl | None = None
 
 
 Place = Entry | list[Entry] | Crowd
@@ -82,6 +83,10 @@ class SubscriptionIndex:
 
     def __len__(self) -> int:
         return sum(len(account.entries) for account in self._accounts.values())
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._accounts
 
     def apply(self, account: str, id: str, value: bytes | None) -> None:
         """The newest version of a subscription; None, disabled or damaged = it hears nothing from now on."""
@@ -166,6 +171,7 @@ class SubscriptionIndex:
                 asks=test is not None or where is not None,
                 test=test,
                 where=where,
+                flow=control.flow,
             )
         except Reject:
             compiled = None  # its expression was right when it was saved, by an older release

@@ -85,6 +85,18 @@ class EventRef(Message, frozen=True, gc=False):
     hops: int = 0  # of the event: what the run publishes has one more
 
 
+class FlowPart(Message, frozen=True, gc=False):
+    """Where a match stands in its subscription's flow: the key its event gave, how urgent it is (lower goes first), and
+    which record of `events`, received when, it comes from. `bundled` = its input may become part of a list."""
+
+    key: str
+    priority: int
+    partition: int
+    offset: int
+    at: int
+    bundled: bool = False
+
+
 class StartRun(Message, frozen=True, tag_field="command", tag="start"):
     """Begin a run of `plan` (pinned here: a run never looks its plan up again). `input` is its data."""
 
@@ -94,6 +106,7 @@ class StartRun(Message, frozen=True, tag_field="command", tag="start"):
     subscription: str | None = None
     event: EventRef | None = None
     requested_by: str | None = None
+    flow: FlowPart | None = None  # the subscription's flow says when it begins
     input: Raw = payload()
 
 
@@ -114,7 +127,86 @@ class TimerFired(Message, frozen=True, tag_field="command", tag="timer"):
     n: int = 0
 
 
-RunCommand = StartRun | CancelRun | TimerFired
+class AdmitRun(Message, frozen=True, tag_field="command", tag="admit"):
+    """A run that its subscription's flow held back begins; with this `input` in place of its own if it is `bundled`."""
+
+    run: str
+    account: str
+    bundled: bool = False
+    input: Raw = payload()
+
+
+class AbsorbRun(Message, frozen=True, tag_field="command", tag="absorb"):
+    """A run that was held back never begins: its event is part of run `into`."""
+
+    run: str
+    account: str
+    into: str
+
+
+class RefuseRun(Message, frozen=True, tag_field="command", tag="refuse"):
+    """A run can not be held back: its subscription's queue is full."""
+
+    run: str
+    account: str
+    reason: str
+
+
+class CancelMatches(Message, frozen=True, tag_field="command", tag="cancel_matches"):
+    """An event that a subscription's flow cancels on: what came before it under this key is cancelled, waiting or
+    running. `run` is an id of its own, derived like a run's, by which a repeat is told."""
+
+    run: str
+    account: str
+    subscription: str
+    event: str
+    key: str
+    partition: int
+    offset: int
+    at: int
+
+
+RunCommand = StartRun | CancelRun | TimerFired | AdmitRun | AbsorbRun | RefuseRun | CancelMatches
+
+
+# ── admissions ────────────────────────────────────────────────────────────────────────────────────────────────────
+class AskAdmission(Message, frozen=True, tag_field="admission", tag="ask"):
+    """A held run asks to begin: its FlowPart. `input` goes along only where it may become part of a list."""
+
+    run: str
+    account: str
+    subscription: str
+    key: str
+    priority: int
+    partition: int
+    offset: int
+    at: int
+    bundled: bool = False
+    input: Raw = payload()
+
+
+class ReleaseAdmission(Message, frozen=True, tag_field="admission", tag="release"):
+    """A run that asked has ended, whether it had begun or not."""
+
+    run: str
+    account: str
+    subscription: str
+    key: str
+
+
+class CancelAdmissions(Message, frozen=True, tag_field="admission", tag="cancel"):
+    """CancelMatches, as the flow's owner is told of it."""
+
+    account: str
+    subscription: str
+    event: str
+    key: str
+    partition: int
+    offset: int
+    at: int
+
+
+AdmissionCommand = AskAdmission | ReleaseAdmission | CancelAdmissions
 
 
 # ── steps, step-results ───────────────────────────────────────────────────────────────────────────────────────────
@@ -196,21 +288,47 @@ class StepFailed(Message, frozen=True, tag_field="fact", tag="step.failed"):
     retry_at: int | None = None
 
 
-RunOutcome = Literal["completed", "failed", "cancelled", "timed_out", "stale", "dead_lettered"]
+RunOutcome = Literal["completed", "failed", "cancelled", "timed_out", "absorbed", "stale", "dead_lettered"]
 
 
 class RunEnded(Message, frozen=True, tag_field="fact", tag="run.ended"):
-    """The one terminal fact of a run. `output` is its last step's."""
+    """The one terminal fact of a run. `output` is its last step's; `into` names the run that absorbed it."""
 
     run: str
     account: str
     at: int
     outcome: RunOutcome
     error: ErrorInfo | None = None
+    into: str | None = None
     output: Raw = payload()
 
 
-RunFact = RunStarted | StepStarted | StepCompleted | StepFailed | RunEnded
+WaitReason = Literal["debounce", "batch", "drain", "concurrency", "throttle"]
+
+
+class RunWaiting(Message, frozen=True, tag_field="fact", tag="run.waiting"):
+    """What holds a run back under its subscription's flow, and until when where that is known. Told again when it
+    changes for the run whose turn is next, and once a day for every run that still waits."""
+
+    run: str
+    account: str
+    at: int
+    subscription: str
+    key: str
+    reason: WaitReason
+    until: int | None = None
+
+
+class RunBundled(Message, frozen=True, tag_field="fact", tag="run.bundled"):
+    """The run's input has become a list: its own, and those of the runs that it absorbed."""
+
+    run: str
+    account: str
+    at: int
+    input: Raw = payload()
+
+
+RunFact = RunStarted | StepStarted | StepCompleted | StepFailed | RunEnded | RunWaiting | RunBundled
 
 
 # ── deliveries, deliveries-tx, deliveries-overflow ────────────────────────────────────────────────────────────────
@@ -383,6 +501,58 @@ class KeyControl(Message, frozen=True):
     secret: str | None = None  # HMAC secret under the key ring, for the surfaces that sign
 
 
+class Concurrency(Message, frozen=True, gc=False):
+    """Runs at a time: at most `ceiling` of one key and `total` of all; a key below its `floor` goes before others."""
+
+    floor: int = 0
+    ceiling: int | None = None
+    total: int | None = None
+
+
+class Throttle(Message, frozen=True, gc=False):
+    """At most `limit` runs of one key begin within any `period_s`."""
+
+    limit: int
+    period_s: float
+
+
+class Debounce(Message, frozen=True, gc=False):
+    """Of a burst of one key one run begins: when nothing came for `quiet_s`, or `longest_s` after the first."""
+
+    quiet_s: float
+    longest_s: float
+    mode: Literal["latest", "first", "all"] = "latest"
+
+
+class Batch(Message, frozen=True, gc=False):
+    """Up to `size` events of one key become one run, `wait_s` after the first at the latest."""
+
+    size: int
+    wait_s: float
+
+
+class CancelOn(Message, frozen=True):
+    """Events that cancel what came before them under their key: `key` is an expression, None = the flow's own."""
+
+    pattern: str
+    where: str | None = None
+    key: str | None = None
+    filter: Raw = payload()
+
+
+class FlowControl(Message, frozen=True):
+    """When the runs of a subscription may begin. `key` and `priority` are CEL expressions. Empty = at once."""
+
+    key: str | None = None
+    priority: str | None = None
+    concurrency: Concurrency | None = None
+    throttle: Throttle | None = None
+    debounce: Debounce | None = None
+    batch: Batch | None = None
+    drain: bool = False
+    cancel_on: CancelOn | None = None
+
+
 class SubscriptionControl(Message, frozen=True):
     """kind `subscription`. `filter` is the JSON pattern, `where` a CEL expression; both optional."""
 
@@ -394,6 +564,7 @@ class SubscriptionControl(Message, frozen=True):
     priority: int = 100
     enabled: bool = True
     where: str | None = None
+    flow: FlowControl | None = None  # of those that start plans: when their runs may begin
     filter: Raw = payload()
 
 

@@ -54,6 +54,8 @@ KINDS: Mapping[str, int] = MappingProxyType(
         "run.ended": 6,
         "delivery.attempted": 7,
         "delivery.ended": 8,
+        "run.waiting": 9,
+        "run.bundled": 10,
     }
 )
 """The byte of an id that tells its kind."""
@@ -126,6 +128,9 @@ def _detail(head: _Head, record: Received, value: bytes) -> tuple[str, ...]:
             source = parse_source(header(record, SOURCE))
             place = "" if source is None else f"{topic_name(source.topic)}:{source.partition}:{source.offset}"
             return place, hashlib.sha256(value).hexdigest()
+        case "run.waiting":
+            # Told each time that what holds the run back changes.
+            return (hashlib.sha256(value).hexdigest(),)
         case "run.ended" | "delivery.ended":
             return (head.outcome,)
         case _:

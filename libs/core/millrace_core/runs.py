@@ -5,6 +5,8 @@
 `opened(start)`. A command that comes twice, late, or for another attempt makes nothing true; after its one terminal
 fact a run makes nothing true at all. Steps, timers and keys have derived ids, so a repeat names the same things.
 
+A run that its subscription's flow holds back is a state too: it asks to be admitted, begins when it is told to, and
+says when it is over. When it may begin is not decided here (the orchestrator's `admissions`).
 An attempt's own time limit is the executor's to keep (waiting in its queue must not count); the run's is a timer.
 Not here: who remembers that a run has ended (the orchestrator's handler forgets the state and keeps the ids).
 """
@@ -18,13 +20,21 @@ from millrace_core import limits
 from millrace_core.errors import Reject
 from millrace_core.ids import derived_id, time_ms_of, timer_id_of
 from millrace_core.messages import (
+    AbsorbRun,
+    AdmitRun,
+    AskAdmission,
     CancelRun,
     CancelTimer,
     ErrorInfo,
+    EventRef,
+    RefuseRun,
+    ReleaseAdmission,
+    RunBundled,
     RunEnded,
     RunFact,
     RunOutcome,
     RunStarted,
+    RunWaiting,
     SetTimer,
     StartRun,
     Step,
@@ -40,7 +50,7 @@ from millrace_core.plans import Graph, Node, remembered_graph_of
 from millrace_core.retries import delay_ms, may_retry
 
 Raw = msgspec.Raw
-Command = StartRun | CancelRun | TimerFired | StepResult
+Command = StartRun | CancelRun | TimerFired | StepResult | AdmitRun | AbsorbRun | RefuseRun
 
 RUNNING, WAITING, DONE, FAILED = 1, 2, 3, 4
 _NULL = b"null"
@@ -51,6 +61,13 @@ class Progress(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     status: int
     attempt: int
+
+
+class FlowRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The flow that a run is told to begin by: it must hear of the run's end."""
+
+    subscription: str
+    key: str
 
 
 class RunState(msgspec.Struct, frozen=True, array_like=True):
@@ -68,6 +85,8 @@ class RunState(msgspec.Struct, frozen=True, array_like=True):
     outputs: dict[str, bytes] = {}
     kept_bytes: int = 0
     ended: bool = False
+    flow: FlowRef | None = None
+    held: bool = False
 
 
 class Decision(msgspec.Struct):
@@ -77,6 +96,7 @@ class Decision(msgspec.Struct):
     facts: list[RunFact] = []
     steps: list[Step] = []
     timers: list[TimerCommand] = []
+    admissions: list[AskAdmission | ReleaseAdmission] = []
 
 
 def encode_state(state: RunState) -> bytes:
@@ -93,7 +113,19 @@ def opened(start: StartRun) -> RunState:
     """The run before its first fact."""
     event = _NULL if start.event is None else msgspec.json.encode(start.event)
     input = bytes(start.input)
-    return RunState(start.run, start.account, bytes(start.plan), input, event, kept_bytes=len(input) + len(event))
+    flow = None
+    if start.flow is not None and start.subscription is not None:
+        flow = FlowRef(start.subscription, start.flow.key)
+    return RunState(
+        start.run,
+        start.account,
+        bytes(start.plan),
+        input,
+        event,
+        kept_bytes=len(input) + len(event),
+        flow=flow,
+        held=flow is not None,
+    )
 
 
 # ── evolve ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -103,6 +135,16 @@ def evolve(state: RunState, fact: RunFact) -> RunState:
 
 
 def _run_started(state: RunState, fact: RunStarted) -> RunState:
+    return msgspec.structs.replace(state, held=False) if state.held else state
+
+
+def _run_bundled(state: RunState, fact: RunBundled) -> RunState:
+    input = bytes(fact.input)
+    kept = state.kept_bytes - len(state.input) + len(input)
+    return msgspec.structs.replace(state, input=input, kept_bytes=kept)
+
+
+def _run_waiting(state: RunState, fact: RunWaiting) -> RunState:
     return state
 
 
@@ -136,7 +178,19 @@ def _keeping(state: RunState, nodes: dict[str, Progress], node: str, output: byt
 
 
 def _with(state: RunState, nodes: dict[str, Progress], outputs: dict[str, bytes], kept: int) -> RunState:
-    return RunState(state.run, state.account, state.plan, state.input, state.event, nodes, outputs, kept, state.ended)
+    return RunState(
+        state.run,
+        state.account,
+        state.plan,
+        state.input,
+        state.event,
+        nodes,
+        outputs,
+        kept,
+        state.ended,
+        state.flow,
+        state.held,
+    )
 
 
 def _output_of_failure(error: ErrorInfo) -> bytes:
@@ -149,6 +203,8 @@ def _output_of_failure(error: ErrorInfo) -> bytes:
 
 _EVOLUTIONS: Mapping[type[RunFact], Callable[[RunState, Any], RunState]] = {
     RunStarted: _run_started,
+    RunBundled: _run_bundled,
+    RunWaiting: _run_waiting,
     StepStarted: _step_started,
     StepCompleted: _step_completed,
     StepFailed: _step_failed,
@@ -178,25 +234,70 @@ def _start(start: StartRun, now_ms: int) -> Decision:
         error = ErrorInfo("invalid_plan", str(reason)[: limits.ERROR_MESSAGE_CHARS_MAX], retryable=False)
         ended = RunEnded(run=start.run, account=start.account, at=now_ms, outcome="failed", error=error)
         return Decision(evolve(state, ended), [ended])
+    if state.held:
+        return Decision(state, admissions=[_asking(start)])
     turn = _Turn(state, graph, now_ms)
-    plan = graph.plan
+    _begin(turn, start.subscription, None if start.event is None else start.event.id)
+    return turn.decision
+
+
+def _asking(start: StartRun) -> AskAdmission:
+    flow, subscription = start.flow, start.subscription
+    assert flow is not None, "that is why it is held"
+    assert subscription is not None, "that is why it is held"
+    return AskAdmission(
+        run=start.run,
+        account=start.account,
+        subscription=subscription,
+        key=flow.key,
+        priority=flow.priority,
+        partition=flow.partition,
+        offset=flow.offset,
+        at=flow.at,
+        bundled=flow.bundled,
+        input=start.input if flow.bundled else Raw(_NULL),
+    )
+
+
+def _begin(turn: "_Turn", subscription: str | None, event: str | None) -> None:
+    state, plan = turn.state, turn.graph.plan
     turn.record(
         RunStarted(
-            run=start.run,
-            account=start.account,
-            at=now_ms,
+            run=state.run,
+            account=state.account,
+            at=turn.now_ms,
             plan_id=plan.id,
             plan_kind=plan.kind,
             plan_version=plan.version,
-            subscription=start.subscription,
-            event=None if start.event is None else start.event.id,
-            nodes=tuple(graph.nodes),
+            subscription=subscription,
+            event=event,
+            nodes=tuple(turn.graph.nodes),
         )
     )
     if plan.timeout_s is not None:
-        turn.set_timer(TimerFired(run=start.run, account=start.account, purpose="timeout"), plan.timeout_s * 1000)
-    turn.begin_all(graph.entries)
-    return turn.decision
+        turn.set_timer(TimerFired(run=state.run, account=state.account, purpose="timeout"), plan.timeout_s * 1000)
+    turn.begin_all(turn.graph.entries)
+
+
+def _admit(turn: "_Turn", command: AdmitRun) -> None:
+    state = turn.state
+    if not state.held:
+        return
+    assert state.flow is not None
+    if command.bundled:
+        turn.record(RunBundled(run=state.run, account=state.account, at=turn.now_ms, input=command.input))
+    event = msgspec.json.decode(state.event, type=EventRef | None)
+    _begin(turn, state.flow.subscription, None if event is None else event.id)
+
+
+def _absorb(turn: "_Turn", command: AbsorbRun) -> None:
+    if turn.state.held:
+        turn.end("absorbed", None, into=command.into)
+
+
+def _refuse(turn: "_Turn", command: RefuseRun) -> None:
+    if turn.state.held:
+        turn.end("failed", ErrorInfo("flow_full", command.reason, retryable=False))
 
 
 def _cancel(turn: "_Turn", command: CancelRun) -> None:
@@ -236,6 +337,9 @@ def _step_result(turn: "_Turn", result: StepResult) -> None:
 
 
 _DECISIONS: Mapping[type[Command], Callable[["_Turn", Any], None]] = {
+    AdmitRun: _admit,
+    AbsorbRun: _absorb,
+    RefuseRun: _refuse,
     CancelRun: _cancel,
     TimerFired: _timer_fired,
     StepResult: _step_result,
@@ -252,7 +356,7 @@ class _Turn:
         self.graph = graph
         self.now_ms = now_ms
         self.settled: list[str] = []  # nodes that ended in this turn and whose followers have not been looked at
-        self.decision = Decision(state, [], [], [])
+        self.decision = Decision(state, [], [], [], [])
 
     def record(self, fact: RunFact) -> None:
         self.state = self.decision.state = evolve(self.state, fact)
@@ -330,13 +434,16 @@ class _Turn:
                 if follower not in self.state.nodes and self._is_ready(follower):
                     self.begin(follower, 1)
 
-    def end(self, outcome: RunOutcome, error: ErrorInfo | None, output: bytes = _NULL) -> None:
-        """The one terminal fact, and no timer left behind (but one that fired in this turn, which is gone anyway)."""
+    def end(
+        self, outcome: RunOutcome, error: ErrorInfo | None, output: bytes = _NULL, *, into: str | None = None
+    ) -> None:
+        """The one terminal fact, and no timer left behind (but one that fired in this turn, which is gone anyway).
+        Whoever admits the runs of a flow hears of it, unless it was told so from there."""
         state = self.state
         for id, at in state.nodes.items():
             if at.status == WAITING:
                 self._cancel_timer(timer_id_of(state.run, f"retry:{id}", at.attempt))
-        if self.graph.plan.timeout_s is not None and outcome != "timed_out":
+        if self.graph.plan.timeout_s is not None and outcome != "timed_out" and not state.held:
             self._cancel_timer(timer_id_of(state.run, "timeout:", 0))
         self.record(
             RunEnded(
@@ -345,9 +452,16 @@ class _Turn:
                 at=self.now_ms,
                 outcome=outcome,
                 error=error,
+                into=into,
                 output=Raw(output),
             )
         )
+        if state.flow is not None and outcome != "absorbed":
+            self.decision.admissions.append(
+                ReleaseAdmission(
+                    run=state.run, account=state.account, subscription=state.flow.subscription, key=state.flow.key
+                )
+            )
 
     def set_timer(self, fired: TimerFired, in_ms: float) -> int:
         due = self.now_ms + round(in_ms)

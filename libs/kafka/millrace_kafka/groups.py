@@ -11,6 +11,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "matcher": ("events",),
         "orchestrator": ("run-commands", "run-commands-tx", "step-results"),
+        "admissions": ("admissions",),
         "executor": ("steps",),
         "dispatcher": ("deliveries", "deliveries-tx", "deliveries-overflow"),
         "scheduler": ("timers", "timers-tx"),

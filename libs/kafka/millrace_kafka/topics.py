@@ -73,6 +73,7 @@ CATALOGUE: Mapping[str, Topic] = MappingProxyType(
             _tx("run-commands-tx", 14),
             _tx("steps", 14),
             _plain("step-results", 14),
+            _tx("admissions", 14),
             _plain("deliveries", 14),
             _tx("deliveries-tx", 14),
             _plain("deliveries-overflow", 14),
@@ -99,6 +100,7 @@ CATALOGUE: Mapping[str, Topic] = MappingProxyType(
             # Dedupe entries are never written anew, so they are deleted by age: the 24 h window twice, and an hour.
             Topic("matcher-changelog", Writer.PLAIN, 49 * 3_600_000),
             _changelog("orchestrator"),
+            _changelog("admissions"),
             _changelog("scheduler"),
         )
     }

@@ -13,10 +13,12 @@ from millrace_core import ids
 from millrace_core.messages import (
     AccountControl,
     EndpointControl,
+    FlowControl,
     KeyControl,
     PlanControl,
     Raw,
     SubscriptionControl,
+    decode,
     encode,
 )
 from millrace_store import queries
@@ -110,6 +112,7 @@ def subscription_entry(row: Row) -> Entry:
                 priority=row["priority"],
                 enabled=row["enabled"],
                 where=row["where"],
+                flow=None if row["flow"] is None else decode(row["flow"].encode(), FlowControl),
                 filter=Raw(b"null" if row["filter"] is None else row["filter"].encode()),
             )
         )

@@ -196,10 +196,13 @@ CREATE TABLE control.subscriptions (
     created_at timestamp with time zone NOT NULL,
     updated_at timestamp with time zone NOT NULL,
     deleted_at timestamp with time zone,
+    flow text,
     CONSTRAINT subscriptions_target_kind_check CHECK ((target_kind = ANY (ARRAY['job'::text, 'chain'::text, 'webhook'::text])))
 );
 
 COMMENT ON COLUMN control.subscriptions.managed_by IS 'the webhook endpoint whose list of events this subscription is part of; it is changed there';
+
+COMMENT ON COLUMN control.subscriptions.flow IS 'JSON as it is published; null = never had one, {} = had one: its runs still come by the flow''s owner';
 
 CREATE TABLE control.webhook_endpoints (
     account text NOT NULL,
@@ -516,11 +519,20 @@ CREATE TABLE read.runs (
     error_message text,
     created_at timestamp with time zone,
     started_at timestamp with time zone,
-    ended_at timestamp with time zone
+    ended_at timestamp with time zone,
+    flow_key text,
+    waiting_reason text,
+    waiting_until timestamp with time zone,
+    bundle bytea,
+    absorbed_into uuid
 )
 PARTITION BY RANGE (id);
 
-COMMENT ON COLUMN read.runs.status IS 'queued, stale, running, dead_lettered, completed, failed, cancelled or timed_out; the first of the last four stands';
+COMMENT ON COLUMN read.runs.status IS 'queued, stale, running, dead_lettered, completed, failed, cancelled, timed_out or absorbed; the first of the last five stands';
+
+COMMENT ON COLUMN read.runs.waiting_reason IS 'what held it back as last told; it waits while it is queued';
+
+COMMENT ON COLUMN read.runs.bundle IS 'the list that its input became; input is its own event''s';
 
 CREATE TABLE read.runs_default (
     id uuid CONSTRAINT runs_id_not_null NOT NULL,
@@ -540,7 +552,12 @@ CREATE TABLE read.runs_default (
     error_message text,
     created_at timestamp with time zone,
     started_at timestamp with time zone,
-    ended_at timestamp with time zone
+    ended_at timestamp with time zone,
+    flow_key text,
+    waiting_reason text,
+    waiting_until timestamp with time zone,
+    bundle bytea,
+    absorbed_into uuid
 );
 
 CREATE TABLE read.step_attempts (

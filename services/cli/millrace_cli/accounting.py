@@ -3,7 +3,8 @@
 Each record on `events` has an outcome or lies before its reader; each child that a fact names has its record; each run
 and each delivery has a terminal fact or a live place: before its reader, at work, or a timer that is still to come.
 Whatever has none of these is unaccounted. There is no wait without a deadline: a step is a record before the executor,
-which bounds each attempt, and a retry is a timer; a kind of wait that has neither must be confirmed by facts first.
+which bounds each attempt, and a retry is a timer. A run that its subscription's flow holds back may wait without one,
+so it is alive for as long as facts confirm it, daily.
 
 Feed every record of `TOPICS`, in any order between partitions, then ask. The caller reads positions first, the ends of
 facts after them and the other ends last (`verify`), so that what a position has passed has left its traces within the
@@ -18,7 +19,11 @@ from types import MappingProxyType
 
 from millrace_core import dead_letters, ids
 from millrace_core.errors import Reject
+from millrace_core.limits import FLOW_TOLD_EVERY_MS
 from millrace_core.messages import (
+    AdmissionCommand,
+    AdmitRun,
+    AskAdmission,
     CancelTimer,
     Delivery,
     DeliveryAttempted,
@@ -29,6 +34,7 @@ from millrace_core.messages import (
     RunEnded,
     RunFact,
     RunStarted,
+    RunWaiting,
     SetTimer,
     StartRun,
     Step,
@@ -83,6 +89,7 @@ class _Run:
     outcomes: list[str] = field(default_factory=list)
     steps: dict[tuple[str, int], Place] = field(default_factory=dict)
     results: dict[tuple[str, int], Place] = field(default_factory=dict)
+    held: RunWaiting | None = None
 
 
 @dataclass(slots=True)
@@ -185,6 +192,13 @@ class Accounting:
         command: RunCommand = decode(record.value, RunCommand)  # type: ignore[arg-type]
         if isinstance(command, StartRun):
             self._run(command.run, record).asked.append(place)
+        elif isinstance(command, AdmitRun):
+            self._run(command.run, record, is_row=False).asked.append(place)
+
+    def _admission(self, record: Received, place: Place) -> None:
+        command: AdmissionCommand = decode(record.value, AdmissionCommand)  # type: ignore[arg-type]
+        if isinstance(command, AskAdmission):
+            self._run(command.run, record, is_row=False).asked.append(place)
 
     def _run_fact(self, record: Received, place: Place) -> None:
         fact: RunFact = decode(record.value, RunFact)  # type: ignore[arg-type]
@@ -193,6 +207,8 @@ class Accounting:
             run.started += 1
         elif isinstance(fact, RunEnded):
             run.outcomes.append(fact.outcome)
+        elif isinstance(fact, RunWaiting):
+            run.held = fact
         elif isinstance(fact, StepStarted | StepCompleted | StepFailed):
             self._row("steps", fact.run, fact.node)
             self._row("step_attempts", fact.run, fact.node, fact.attempt)
@@ -386,6 +402,8 @@ class _Judgement:
     def _live_run(self, id: str, run: _Run) -> _Alive | None:
         if (place := self._first_ahead(run.asked)) is not None:
             return _Alive("waiting for the orchestrator", self._behind(place))
+        if run.held is not None and not run.started:
+            return self._held(run.held)
         waiting = [place for attempt, place in run.steps.items() if attempt not in run.results]
         if (place := self._first_ahead(waiting)) is not None:
             return _Alive("in the executor's lane", self._behind(place))
@@ -408,6 +426,15 @@ class _Judgement:
             elif not self._is_excused(id, "deliveries"):
                 self._lost(f"delivery {id} neither ended nor goes on")
         return found
+
+    def _held(self, told: RunWaiting) -> _Alive | None:
+        """Held back by a flow, as far as that was confirmed: daily, and a day is given to one that was down."""
+        if max(told.at + 2 * FLOW_TOLD_EVERY_MS, told.until or 0) + TIMER_GRACE_MS < self._now_ms:
+            return None
+        until = "" if told.until is None else f" until {_iso(told.until)}"
+        return _Alive(
+            "held back by a flow", f"held back by {told.subscription}, key {told.key!r}: {told.reason}{until}"
+        )
 
     def _live_delivery(self, id: str, delivery: _Delivery) -> _Alive | None:
         if (place := self._first_ahead(delivery.asked)) is not None:
@@ -481,6 +508,7 @@ _FEEDERS: Mapping[str, Callable[[Accounting, Received, Place], None]] = MappingP
         "event-facts": Accounting._event_fact,
         "run-commands": Accounting._run_command,
         "run-commands-tx": Accounting._run_command,
+        "admissions": Accounting._admission,
         "steps": Accounting._step,
         "step-results": Accounting._step_result,
         "run-facts": Accounting._run_fact,

@@ -20,7 +20,7 @@ from millrace_store.pool import AWAY, Connection, connect
 
 PROJECTOR_WAIT_S = 30.0
 POLL_S = 0.1
-NOT_PROJECTED = ("steps", "step-results", "timers", "timers-tx")
+NOT_PROJECTED = ("admissions", "steps", "step-results", "timers", "timers-tx")
 
 
 @dataclass(slots=True)

@@ -17,13 +17,23 @@ import msgspec
 from millrace_core import ids, limits, record
 from millrace_core.dead_letters import dead_letter
 from millrace_core.errors import Reject
-from millrace_core.expressions import WhereConditions
+from millrace_core.expressions import Scope, WhereConditions
 from millrace_core.handling import ControlFollower, Handled
 from millrace_core.identifiers import parse_identifier
 from millrace_core.matching import SubscriptionIndex
 from millrace_core.messages import Event, EventFact, decode
 from millrace_core.record import Output, Received
-from millrace_matcher.outputs import Origin, delivery, delivery_body, matched_facts, origin_of, other_fact, start_run
+from millrace_matcher import flows
+from millrace_matcher.outputs import (
+    Origin,
+    cancel_matches,
+    delivery,
+    delivery_body,
+    matched_facts,
+    origin_of,
+    other_fact,
+    start_run,
+)
 from millrace_matcher.tally import Tallies
 from millrace_matcher.targets import Endpoints, Plans
 from millrace_matcher.unique_keys import UniqueKeys, digest_of
@@ -43,6 +53,7 @@ class MatcherHandler:
     def __init__(self, *, told: Told = lambda partition, outcomes, handled: None) -> None:
         self._told = told
         self.subscriptions = SubscriptionIndex(conditions=WhereConditions())
+        self.cancelling = SubscriptionIndex(conditions=WhereConditions())
         self.plans = Plans()
         self.endpoints = Endpoints()
         self.unique_keys = UniqueKeys()
@@ -51,7 +62,8 @@ class MatcherHandler:
     @property
     def followers(self) -> Mapping[str, ControlFollower]:
         """By kind: who follows what on the control log."""
-        return {"subscription": self.subscriptions, "plan": self.plans, "endpoint": self.endpoints}
+        subscriptions = flows.Followed(self.subscriptions, self.cancelling)
+        return {"subscription": subscriptions, "plan": self.plans, "endpoint": self.endpoints}
 
     def restore(self, partition: int, entries: Iterable[tuple[bytes, bytes, int]]) -> None:
         """Take the partition's dedupe entries, oldest first, in place of what was known of it."""
@@ -112,7 +124,7 @@ class MatcherHandler:
         handled.outputs.extend(outputs)
         handled.facts.extend(matched_facts(origin, runs, deliveries))
         self._tallies.add(one, event.account, event.identifier, len(runs), len(deliveries))
-        return "matched" if outputs else "unmatched"
+        return "matched" if runs or deliveries else "unmatched"
 
     def _children(self, origin: Origin) -> tuple[list[Output], list[tuple[str, str]], list[tuple[str, str, str]]]:
         event = origin.event
@@ -121,6 +133,7 @@ class MatcherHandler:
         runs: list[tuple[str, str]] = []
         deliveries: dict[str, tuple[str, str, str]] = {}
         body: bytes | None = None
+        scope: Callable[[], Scope] | None = None
         received_at = origin.record.timestamp if event.replay is None else event.received_at
         for heard in self.subscriptions.match(
             account, event.identifier, origin.properties, received_at=received_at, event=event, only=event.only
@@ -136,9 +149,25 @@ class MatcherHandler:
                 deliveries[target] = (id, heard.id, target)
             elif (plan := self.plans.get(account, target)) is not None:
                 id = ids.run_id_of(event.id, heard.id, replay)
-                outputs.append(start_run(origin, run=id, subscription=heard.id, plan=plan))
+                part = None
+                if heard.flow is not None:
+                    scope = scope or flows.scope_of(origin)
+                    part = flows.part_of(heard.flow, origin, scope)
+                outputs.append(start_run(origin, run=id, subscription=heard.id, plan=plan, flow=part))
                 runs.append((id, heard.id))
+        if not self.cancelling.is_empty and event.replay is None:
+            outputs += self._cancels(origin, received_at, scope or flows.scope_of(origin))
         return outputs, runs, list(deliveries.values())
+
+    def _cancels(self, origin: Origin, received_at: int, scope: Callable[[], Scope]) -> list[Output]:
+        """What the event cancels by the flows of subscriptions. A replay of the past cancels nothing of today."""
+        event = origin.event
+        return [
+            cancel_matches(origin, subscription=heard.id, key=flows.key_to_cancel(heard, scope))
+            for heard in self.cancelling.match(
+                event.account, event.identifier, origin.properties, received_at=received_at, event=event
+            )
+        ]
 
 
 def read_event(one: Received, headers: Mapping[str, bytes]) -> tuple[Event, bytes]:

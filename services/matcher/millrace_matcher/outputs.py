@@ -9,10 +9,10 @@ from functools import lru_cache
 
 import msgspec
 
-from millrace_core import limits, record
+from millrace_core import ids, limits, record
 from millrace_core.errors import Reject
 from millrace_core.event import iso_of
-from millrace_core.messages import DeliveryChild, Event, EventFact, RunChild, encode
+from millrace_core.messages import CancelMatches, DeliveryChild, Event, EventFact, FlowPart, RunChild, encode
 from millrace_core.record import Output, Received, source_of
 
 RUN_COMMANDS = "run-commands"
@@ -45,20 +45,39 @@ def origin_of(record_: Received, event: Event, properties: bytes, headers: dict[
     return Origin(record_, event, properties, passed)
 
 
-def start_run(origin: Origin, *, run: str, subscription: str, plan: bytes) -> Output:
-    """`run-commands`: begin the run, its plan pinned, the event's properties as its input."""
+def start_run(origin: Origin, *, run: str, subscription: str, plan: bytes, flow: FlowPart | None = None) -> Output:
+    """`run-commands`: begin the run, its plan pinned, the event's properties as its input. With `flow` it begins when
+    that lets it."""
     event = origin.event
     optional = f',"timestamp":{quoted(event.timestamp)}' if event.timestamp is not None else ""
     if event.hops:
         optional += f',"hops":{event.hops}'
+    held = f',"flow":{encode(flow).decode()}' if flow is not None else ""
     before = f'{{"command":"start","run":"{run}","account":{quoted(event.account)},"plan":'.encode()
     after = (
         f',"subscription":{quoted(subscription)},"event":{{"id":"{event.id}","identifier":"{event.identifier}",'
-        f'"received_at":{event.received_at}{optional}}},"input":'
+        f'"received_at":{event.received_at}{optional}}}{held},"input":'
     ).encode()
     value = b"".join((before, plan, after, origin.properties, b"}"))
     key = run.encode()
     return _sized(Output(RUN_COMMANDS, key, value, _headers(origin, key, len(before) + len(plan) + len(after))))
+
+
+def cancel_matches(origin: Origin, *, subscription: str, key: str) -> Output:
+    """`run-commands`: cancel what came before this event under this key of the subscription's flow."""
+    event = origin.event
+    id = ids.derived_id(ids.RUN, ids.time_ms_of(event.id), "cancel", event.id, subscription)
+    command = CancelMatches(
+        run=id,
+        account=event.account,
+        subscription=subscription,
+        event=event.id,
+        key=key,
+        partition=origin.record.partition,
+        offset=origin.record.offset,
+        at=event.received_at,
+    )
+    return Output(RUN_COMMANDS, id.encode(), encode(command), (*origin.headers, (record.ID, id.encode())))
 
 
 def delivery_body(event: Event, properties: bytes) -> bytes:

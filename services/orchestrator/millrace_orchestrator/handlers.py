@@ -3,7 +3,10 @@
 Exactly once per transaction of its processor. The state of a live run is one entry of the task's state, forgotten
 with the run's terminal fact. A start that comes again is dropped: by the live run itself, by the window over the
 source offsets of `run-commands` (the matcher writes at least once), or, for a start that comes from no event, by its
-id, kept for a day. Not here: what a run does next (`millrace_core.runs`), transactions (`millrace_kafka`).
+id, kept for a day. That holds for a run that its subscription's flow holds back as well: every start comes by here
+first, so one whose subscription gained or lost its flow before it was repeated is a repeat all the same. When a held
+one may begin is asked on `admissions`. Not here: the answer (`admissions_handler`), what a run does next
+(`millrace_core.runs`), transactions (`millrace_kafka`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,8 +18,14 @@ from millrace_core.handling import Parked, State
 from millrace_core.id_memory import IdMemory
 from millrace_core.ids import time_ms_of
 from millrace_core.messages import (
+    AdmissionCommand,
+    AdmitRun,
+    AskAdmission,
+    CancelAdmissions,
+    CancelMatches,
     ErrorInfo,
     Raw,
+    RunBundled,
     RunCommand,
     RunEnded,
     RunFact,
@@ -99,6 +108,8 @@ class OrchestratorHandler:
             command = _parse(record)
         except Reject as reason:
             raise self._parked(record, str(reason), state, now_ms) from None
+        if isinstance(command, CancelMatches):
+            return self._passed_on(record, command)
         key = run_key(command.account, command.run)
         value = state.get(key)
         before = None if value is None else decode_state(value)
@@ -132,6 +143,25 @@ class OrchestratorHandler:
         self._window.add(source, start.run, record.offset)
         return outputs
 
+    def _passed_on(self, record: Received, command: CancelMatches) -> Sequence[Output]:
+        """An event that cancels goes on to the flow's owner, once: it is known by its source, like a start."""
+        source = parse_source(header(record, SOURCE))
+        is_new = source is None or self._window.check(source, command.run, record.offset) == "new"
+        if source is not None:
+            self._window.add(source, command.run, record.offset)
+        if not is_new:
+            return ()
+        cancel = CancelAdmissions(
+            account=command.account,
+            subscription=command.subscription,
+            event=command.event,
+            key=command.key,
+            partition=command.partition,
+            offset=command.offset,
+            at=command.at,
+        )
+        return [_written_admission(cancel, _head(record, command.account, command.run))]
+
     def _mark(self, state: State) -> None:
         """Keep how far each source partition was seen, now and then: one whose matcher stood still while the others
         went on lies further back than is read back, and its repeats would pass for new."""
@@ -162,11 +192,12 @@ class OrchestratorHandler:
         self, record: Received, key: bytes, before: RunState | None, decision: Decision, state: State
     ) -> Sequence[Output]:
         after = decision.state
-        if after is None or not decision.facts:
+        if after is None or not (decision.facts or decision.admissions):
             return ()
         head = _head(record, after.account, after.run)
         outputs = [_written_fact(fact, head) for fact in decision.facts]
         outputs += [_written_timer(timer, head) for timer in decision.timers]
+        outputs += [_written_admission(message, head) for message in decision.admissions]
         if after.ended:
             if before is not None:
                 state.delete(key)
@@ -205,24 +236,36 @@ def run_key(account: str, run: str) -> bytes:
     return b"%b%b/%b" % (_RUN, account.encode(), run.encode())
 
 
-def _parse(record: Received) -> Command:
+def _parse(record: Received) -> Command | CancelMatches:
     """The command a record carries. Raises Reject for whatever could not be decided, or not be written on."""
-    command: Command
     if topic_name(record.topic) == RESULTS:
-        result = decode(record.value, StepResult)
-        if not isfinite(result.duration_ms):
-            raise Reject("not a valid StepResult: duration_ms is no finite number")
-        _check_text(result.output)
-        command = result
+        command: Command | CancelMatches = _parse_result(record)
     else:
-        command = decode(record.value, RunCommand)  # type: ignore[arg-type]
-        if isinstance(command, StartRun):
-            _check_start(command)
+        command = _parse_command(record)
     if len(command.account) > limits.ID_CHARS_MAX or len(command.run) > limits.ID_CHARS_MAX:
         raise Reject(f"run and account have at most {limits.ID_CHARS_MAX} characters")
     time_ms_of(command.run)
     if record.key != command.run.encode():
         raise Reject("the record's key is not the run that its value names")
+    return command
+
+
+def _parse_result(record: Received) -> StepResult:
+    result = decode(record.value, StepResult)
+    if not isfinite(result.duration_ms):
+        raise Reject("not a valid StepResult: duration_ms is no finite number")
+    _check_text(result.output)
+    return result
+
+
+def _parse_command(record: Received) -> RunCommand:
+    command: RunCommand = decode(record.value, RunCommand)  # type: ignore[arg-type]
+    if isinstance(command, StartRun):
+        _check_start(command)
+    elif isinstance(command, AdmitRun):
+        _check_text(command.input)
+    elif isinstance(command, CancelMatches):
+        _check_flow(command.subscription, command.key)
     return command
 
 
@@ -232,6 +275,17 @@ def _check_start(start: StartRun) -> None:
     if any(len(name) > limits.ID_CHARS_MAX for name in names):
         raise Reject(f"subscription, event and identifier have at most {limits.ID_CHARS_MAX} characters")
     _check_text(start.input)
+    if (flow := start.flow) is not None:
+        _check_flow(start.subscription or "", flow.key)
+        if not all(0 <= number < 2**63 for number in (flow.priority, flow.partition, flow.offset, flow.at)):
+            raise Reject("priority, partition, offset and time of a flow must be whole numbers from 0 to 2^63 - 1")
+
+
+def _check_flow(subscription: str, key: str) -> None:
+    if len(subscription) > limits.ID_CHARS_MAX or len(key) > limits.FLOW_KEY_CHARS_MAX:
+        raise Reject(
+            f"subscription and flow key have at most {limits.ID_CHARS_MAX} and {limits.FLOW_KEY_CHARS_MAX} characters"
+        )
 
 
 def _check_text(payload: Raw) -> None:
@@ -271,10 +325,19 @@ def _head_of(head: _Head, id: str) -> _Head:
 
 def _written_fact(fact: RunFact, head: _Head) -> Output:
     run = head[1][1]
-    if isinstance(fact, StepCompleted | RunEnded):
-        value, at = encode_with_payload(fact, fact.output)
+    if isinstance(fact, StepCompleted | RunEnded | RunBundled):
+        value, at = encode_with_payload(fact, fact.input if isinstance(fact, RunBundled) else fact.output)
         return Output("run-facts", run, value, (*head, (PAYLOAD, at)))
     return Output("run-facts", run, encode(fact), head)
+
+
+def _written_admission(message: AdmissionCommand, head: _Head) -> Output:
+    """All of a subscription's stand in one partition: its totals have one owner."""
+    key, route = f"{message.subscription}\x1f{message.key}".encode(), message.subscription.encode()
+    if isinstance(message, AskAdmission):
+        value, at = encode_with_payload(message, message.input)
+        return Output("admissions", key, value, (*head, (PAYLOAD, at)), route)
+    return Output("admissions", key, encode(message), head, route)
 
 
 def _written_step(step: Step, head: _Head) -> Output:

@@ -1,45 +1,72 @@
-"""The orchestrator's composition: one transactional processor over its three inputs."""
+"""The orchestrator's composition: one transactional processor over runs, one over what their flows admit."""
 
 from collections.abc import Mapping
 
 from millrace_core.errors import Retry
 from millrace_kafka.admin import Admin
 from millrace_kafka.client import Cluster
+from millrace_kafka.control import ControlView
 from millrace_kafka.rocks import RocksStores
 from millrace_kafka.transactional import TransactionalProcessor
-from millrace_orchestrator.handlers import COMMANDS, INPUTS, READ_BACK, OrchestratorHandler
+from millrace_orchestrator import admissions_handler, handlers
+from millrace_orchestrator.admissions_handler import AdmissionsHandler
+from millrace_orchestrator.flows import Flows
+from millrace_orchestrator.handlers import OrchestratorHandler
 from millrace_orchestrator.settings import OrchestratorSettings
 from millrace_orchestrator.shares import Shares, share_of
+from millrace_runtime import metric_defs
 from millrace_runtime.service import Context, Worker
 
 
 async def wire(settings: OrchestratorSettings, context: Context) -> Mapping[str, Worker]:
-    """Build it. Plans travel with their runs, so no control view is followed: any stamp may be handled at once."""
+    """Build it. Plans travel with their runs, so runs follow no control view; admissions do, for the flows. Returns
+    when the view holds what was on `control`."""
     cluster = Cluster(
         settings.kafka, settings.namespace, f"millrace-orchestrator-{settings.instance}", settings.security
     )
     share = share_of(await _partitions(cluster))
-    processor = TransactionalProcessor(
+    flows = Flows()
+    view = ControlView(cluster, followers={"subscription": flows}, clock=context.clock, observer=context.observer)
+    stores = RocksStores(settings.state_dir / "orchestrator" / settings.instance)
+    runs = TransactionalProcessor(
         cluster,
         group="orchestrator",
-        inputs=INPUTS,
+        inputs=handlers.INPUTS,
         changelog="orchestrator-changelog",
-        read_back=READ_BACK,
+        read_back=handlers.READ_BACK,
         handler=lambda partition: OrchestratorHandler(shares=Shares(released_max=share)),
-        store=RocksStores(settings.state_dir / "orchestrator" / settings.instance),
+        store=stores,
         view=None,
         clock=context.clock,
         observer=context.observer,
         instance=settings.instance,
     )
-    context.health.add("runs", processor.ready)
-    return {"runs": processor.run}
+    admissions = TransactionalProcessor(
+        cluster,
+        group="admissions",
+        inputs=admissions_handler.INPUTS,
+        changelog="admissions-changelog",
+        handler=lambda partition: AdmissionsHandler(flows),
+        store=stores,
+        view=view,
+        clock=context.clock,
+        observer=context.observer,
+        instance=settings.instance,
+    )
+    context.stack.push_async_callback(view.stop)
+    await view.start()
+    context.health.add("control", view.ready)
+    context.health.add("runs", runs.ready)
+    context.health.add("admissions", admissions.ready)
+    context.metrics.watch(metric_defs.CONTROL_AGE_SECONDS, view.fresh_age_s)
+    context.metrics.watch(metric_defs.CONTROL_POSITION, lambda: view.position)
+    return {"control": view.run, "runs": runs.run, "admissions": admissions.run}
 
 
 async def _partitions(cluster: Cluster) -> int:
     """How many there are, for good: counts never change in place."""
     async with Admin(cluster) as admin:
-        info = (await admin.topics([COMMANDS])).get(COMMANDS)
+        info = (await admin.topics([handlers.COMMANDS])).get(handlers.COMMANDS)
     if info is None:
-        raise Retry(f"{COMMANDS} does not exist: create the topics first (millrace topics)")
+        raise Retry(f"{handlers.COMMANDS} does not exist: create the topics first (millrace topics)")
     return info.partitions

@@ -22,10 +22,12 @@ from millrace_core.messages import (
     ErrorInfo,
     Event,
     EventFact,
+    RunBundled,
     RunCommand,
     RunEnded,
     RunFact,
     RunStarted,
+    RunWaiting,
     StartRun,
     StepCompleted,
     StepFailed,
@@ -142,6 +144,8 @@ def run_asked(record: Received, rows: Rows) -> None:
     row.identifier = None if command.event is None else clean(command.event.identifier)
     row.requested_by = clean_or_none(command.requested_by)
     row.input = held
+    if command.flow is not None:
+        row.flow_key = clean(command.flow.key)
 
 
 def run_told(record: Received, rows: Rows) -> None:
@@ -160,6 +164,17 @@ def _run_started(fact: RunStarted, rows: Rows) -> None:
         row.plan, row.plan_kind, row.plan_version = plan, clean(fact.plan_kind), version
         row.subscription, row.event = subscription, event
     row.becomes("running")
+
+
+def _run_waiting(fact: RunWaiting, rows: Rows) -> None:
+    id, until = uuid_hex(fact.run), moment_or_none(fact.until)
+    row = rows.run(id, clean(fact.account))
+    row.waiting_reason, row.waiting_until = fact.reason, until
+
+
+def _run_bundled(fact: RunBundled, rows: Rows) -> None:
+    id, account = uuid_hex(fact.run), clean(fact.account)
+    rows.run(id, account).bundle = rows.held(id, account, bytes(fact.input))
 
 
 def _step_started(fact: StepStarted, rows: Rows) -> None:
@@ -203,9 +218,10 @@ def _step_failed(fact: StepFailed, rows: Rows) -> None:
 
 def _run_ended(fact: RunEnded, rows: Rows) -> None:
     id, account, at = uuid_hex(fact.run), clean(fact.account), moment(fact.at)
+    into = uuid_hex_or_none(fact.into)
     row, held = rows.run(id, account), rows.held(id, account, bytes(fact.output))
     if row.becomes(fact.outcome):
-        row.ended_at = at
+        row.ended_at, row.absorbed_into = at, into
         row.error_code, row.error_message = _error(fact.error)
         row.output = held
 
@@ -344,6 +360,8 @@ def _plan_uuid(id: str) -> str | None:
 _RUN_FACTS: Mapping[type, Callable[..., None]] = MappingProxyType(
     {
         RunStarted: _run_started,
+        RunWaiting: _run_waiting,
+        RunBundled: _run_bundled,
         StepStarted: _step_started,
         StepCompleted: _step_completed,
         StepFailed: _step_failed,

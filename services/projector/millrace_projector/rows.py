@@ -24,12 +24,15 @@ BUCKET_OFFSETS: Final = 4096
 
 class RunRow:
     __slots__ = (
+        "absorbed_into",
         "account",
+        "bundle",
         "created_at",
         "ended_at",
         "error_code",
         "error_message",
         "event",
+        "flow_key",
         "id",
         "identifier",
         "input",
@@ -44,6 +47,8 @@ class RunRow:
         "status",
         "strength",
         "subscription",
+        "waiting_reason",
+        "waiting_until",
     )
 
     def __init__(self, id: str, account: str) -> None:
@@ -66,6 +71,11 @@ class RunRow:
         self.created_at: datetime | None = None
         self.started_at: datetime | None = None
         self.ended_at: datetime | None = None
+        self.flow_key: str | None = None
+        self.waiting_reason: str | None = None
+        self.waiting_until: datetime | None = None
+        self.bundle: bytes | None = None
+        self.absorbed_into: str | None = None
 
     def becomes(self, status: str) -> bool:
         """Take this status if it is stronger than the present one; the caller then sets what goes with it."""
@@ -73,7 +83,7 @@ class RunRow:
         if strength <= self.strength:
             return False
         self.status, self.strength = status, strength
-        self.output = self.error_code = self.error_message = self.ended_at = None
+        self.output = self.error_code = self.error_message = self.ended_at = self.absorbed_into = None
         return True
 
     def row(self) -> Row:
@@ -96,6 +106,11 @@ class RunRow:
             self.created_at,
             self.started_at,
             self.ended_at,
+            self.flow_key,
+            self.waiting_reason,
+            self.waiting_until,
+            self.bundle,
+            self.absorbed_into,
         )
 
 

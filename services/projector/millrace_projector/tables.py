@@ -66,6 +66,11 @@ RUNS = Table(
         "created_at",
         "started_at",
         "ended_at",
+        "flow_key",
+        "waiting_reason",
+        "waiting_until",
+        "bundle",
+        "absorbed_into",
     ),
 )
 STEPS = Table(

@@ -35,13 +35,15 @@ INSERT INTO read.event_matches
 SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::uuid[], $6::uuid[])
 ON CONFLICT (event, kind, child) DO NOTHING;
 
--- Strength of a status: queued, stale, running, dead_lettered, then any other end; of two ends the first stands.
+-- Strength of a status: queued, stale, running, dead_lettered, then any other end; of two ends the first stands. Of
+-- what it waits for the latest that was told stands. A start that comes again may say another flow: the first one's
+-- stands, also if it had none.
 -- name: merge_runs
 INSERT INTO read.runs AS r
 SELECT * FROM unnest(
     $1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::integer[], $7::text[], $8::uuid[], $9::uuid[],
     $10::text[], $11::text[], $12::bytea[], $13::bytea[], $14::text[], $15::text[], $16::timestamptz[],
-    $17::timestamptz[], $18::timestamptz[])
+    $17::timestamptz[], $18::timestamptz[], $19::text[], $20::text[], $21::timestamptz[], $22::bytea[], $23::uuid[])
 ON CONFLICT (id) DO UPDATE SET
     plan = COALESCE(r.plan, EXCLUDED.plan),
     plan_kind = COALESCE(r.plan_kind, EXCLUDED.plan_kind),
@@ -54,12 +56,17 @@ ON CONFLICT (id) DO UPDATE SET
     input = COALESCE(r.input, EXCLUDED.input),
     created_at = COALESCE(r.created_at, EXCLUDED.created_at),
     started_at = COALESCE(r.started_at, EXCLUDED.started_at),
-    (status, output, error_code, error_message, ended_at) = (
-        SELECT s.status, s.output, s.error_code, s.error_message, s.ended_at
+    flow_key = CASE WHEN r.created_at IS NULL THEN EXCLUDED.flow_key ELSE r.flow_key END,
+    waiting_until = CASE WHEN EXCLUDED.waiting_reason IS NULL THEN r.waiting_until ELSE EXCLUDED.waiting_until END,
+    waiting_reason = COALESCE(EXCLUDED.waiting_reason, r.waiting_reason),
+    bundle = COALESCE(r.bundle, EXCLUDED.bundle),
+    (status, output, error_code, error_message, ended_at, absorbed_into) = (
+        SELECT s.status, s.output, s.error_code, s.error_message, s.ended_at, s.absorbed_into
         FROM (VALUES
-            (0, r.status, r.output, r.error_code, r.error_message, r.ended_at),
-            (1, EXCLUDED.status, EXCLUDED.output, EXCLUDED.error_code, EXCLUDED.error_message, EXCLUDED.ended_at)
-        ) AS s (turn, status, output, error_code, error_message, ended_at)
+            (0, r.status, r.output, r.error_code, r.error_message, r.ended_at, r.absorbed_into),
+            (1, EXCLUDED.status, EXCLUDED.output, EXCLUDED.error_code, EXCLUDED.error_message, EXCLUDED.ended_at,
+                EXCLUDED.absorbed_into)
+        ) AS s (turn, status, output, error_code, error_message, ended_at, absorbed_into)
         ORDER BY CASE s.status WHEN 'queued' THEN 0 WHEN 'stale' THEN 1 WHEN 'running' THEN 2
             WHEN 'dead_lettered' THEN 3 ELSE 4 END DESC, s.turn
         LIMIT 1);

@@ -47,7 +47,8 @@ WHERE r.id >= $1::uuid AND r.status = 'running' AND r.started_at < $2
 LIMIT 1000;
 
 -- Since when the oldest that is not over waits at each stage, of those that wait for the stage itself: what a timer
--- holds back is none of these before it is due, nor what keeps to its endpoint's rate. $1 as above, $2 = now.
+-- holds back is none of these before it is due, nor what its subscription's flow or its endpoint's rate holds back. $1 as
+-- above, $2 = now.
 -- name: oldest
 SELECT 'matcher' AS stage, min(e.received_at) AS since
 FROM read.events AS e
@@ -55,7 +56,9 @@ WHERE e.id >= $1::uuid
     AND NOT EXISTS (SELECT FROM read.event_outcomes AS o
                     WHERE o.event = e.id AND o.partition = e.partition AND o."offset" = e."offset")
 UNION ALL
-SELECT 'orchestrator', min(created_at) FROM read.runs WHERE id >= $1::uuid AND status = 'queued'
+SELECT 'orchestrator', min(created_at)
+FROM read.runs
+WHERE id >= $1::uuid AND status = 'queued' AND waiting_reason IS NULL
 UNION ALL
 SELECT 'executor', min(started_at) FROM read.step_attempts WHERE run >= $1::uuid AND status = 'running'
 UNION ALL

@@ -26,7 +26,17 @@ from millrace_store.pool import Connection
 
 _SQL = queries.load("api/runs")
 TOPIC = "run-commands"
-STATUSES = ("queued", "running", "completed", "failed", "cancelled", "timed_out", "stale", "dead_lettered")
+STATUSES = (
+    "queued",
+    "running",
+    "completed",
+    "failed",
+    "cancelled",
+    "timed_out",
+    "absorbed",
+    "stale",
+    "dead_lettered",
+)
 LIVE = frozenset({"queued", "running"})
 
 Below = tuple[datetime, UUID]
@@ -52,6 +62,14 @@ class Log(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class WaitingView:
+    """What the flow of its subscription holds a run back for; `until` where it goes on by itself."""
+
+    reason: str
+    until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class RunSummary:
     id: str
     status: str
@@ -67,6 +85,9 @@ class RunSummary:
     created_at: datetime | None
     started_at: datetime | None
     ended_at: datetime | None
+    flow_key: str | None
+    waiting: WaitingView | None
+    absorbed_into: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +162,7 @@ async def get(tx: Connection, account: str, id: str) -> RunView:
     row = await tx.fetchrow(_SQL["get_run"], account, uuid)
     if row is None:
         raise NotFound("run", id)
-    (whole,) = await payloads.restored(tx, account, [row], "input", "output")
+    (whole,) = await payloads.restored(tx, account, [row], "input", "bundle", "output")
     attempts: dict[str, list[AttemptView]] = {}
     for attempt in await tx.fetch(_SQL["attempts_of_run"], account, uuid):
         attempts.setdefault(attempt["node"], []).append(_attempt(attempt))
@@ -150,7 +171,7 @@ async def get(tx: Connection, account: str, id: str) -> RunView:
     )
     return RunView(
         **_summary(whole),
-        input=raw(whole["input"]),
+        input=raw(whole["bundle"] or whole["input"]),
         output=raw(whole["output"]),
         steps=[_step(step, attempts) for step in steps],
     )
@@ -216,7 +237,16 @@ def _summary(row: Row) -> Mapping[str, Any]:
         "created_at": row["created_at"],
         "started_at": row["started_at"],
         "ended_at": row["ended_at"],
+        "flow_key": row["flow_key"],
+        "waiting": _waiting(row),
+        "absorbed_into": written(ids.RUN, row["absorbed_into"]),
     }
+
+
+def _waiting(row: Row) -> WaitingView | None:
+    if row["status"] != "queued" or row["waiting_reason"] is None:
+        return None
+    return WaitingView(row["waiting_reason"], row["waiting_until"])
 
 
 def _step(row: Row, attempts: Mapping[str, list[AttemptView]]) -> StepView:

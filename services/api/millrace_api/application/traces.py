@@ -46,9 +46,18 @@ Kind = Literal[
     "delivery.ended",
 ]
 WaitKind = Literal[
-    "matcher", "orchestrator", "executor", "dispatcher", "timer", "endpoint_paused", "endpoint_rate", "read_models"
+    "matcher",
+    "orchestrator",
+    "flow",
+    "executor",
+    "dispatcher",
+    "timer",
+    "endpoint_paused",
+    "endpoint_rate",
+    "read_models",
 ]
-"""Who or what moves next. `read_models` = what shall happen is decided, and the rows that say it are not there yet."""
+"""Who or what moves next. `flow` = its subscription's flow holds it back. `read_models` = what shall happen is decided,
+and the rows that say it are not there yet."""
 
 _ORDER = {kind: n for n, kind in enumerate(Kind.__args__)}  # type: ignore[attr-defined]
 _LIVE_DELIVERY = frozenset({"queued", "retrying"})
@@ -232,7 +241,12 @@ def _run_moments(run: Row) -> Iterator[Moment]:
     if run["started_at"] is not None:
         yield Moment(run["started_at"], "run.started", id, "the orchestrator began it")
     if run["ended_at"] is not None:
-        yield Moment(run["ended_at"], "run.ended", id, f"{run['status'].replace('_', ' ')}{_error(run)}")
+        yield Moment(run["ended_at"], "run.ended", id, f"{run['status'].replace('_', ' ')}{_into(run)}{_error(run)}")
+
+
+def _into(run: Row) -> str:
+    into = written(ids.RUN, run["absorbed_into"])
+    return "" if into is None else f" into {into}: its event is part of that run"
 
 
 def _cause(run: Row) -> str:
@@ -265,6 +279,8 @@ def _run_wait(run: Row, step: Row | None) -> Wait:
     if run["created_at"] is None:
         text = "what it does is in the read models, and its own request is not yet"
         return Wait(id, "read_models", run["started_at"], None, text)
+    if run["status"] == "queued" and run["waiting_reason"] is not None:
+        return Wait(id, "flow", run["created_at"], run["waiting_until"], _held_back(run))
     if run["status"] == "queued":
         text = "on `run-commands`: the orchestrator has not taken it yet"
         return Wait(id, "orchestrator", run["created_at"], None, text)
@@ -283,6 +299,25 @@ def _run_wait(run: Row, step: Row | None) -> Wait:
         return Wait(id, "orchestrator", step["retry_at"], None, text)
     text = f"{name} {step['status']}, and the orchestrator has not said yet what comes next"
     return Wait(id, "orchestrator", step["ended_at"], None, text)
+
+
+def _held_back(run: Row) -> str:
+    """What the flow waits for, as it was last told."""
+    of = written(ids.SUBSCRIPTION, run["subscription"]) or "its subscription"
+    key = f' of key "{run["flow_key"]}"' if run["flow_key"] else ""
+    until = "" if run["waiting_until"] is None else f" until {_iso(run['waiting_until'])}"
+    match run["waiting_reason"]:
+        case "concurrency":
+            return f"waiting for concurrency{key} of {of}: as many runs are at work as may"
+        case "throttle":
+            return f"throttled{until}: as many runs{key} of {of} began lately as may"
+        case "debounce":
+            return f"debounced{until}: further events{key} of {of} put that off, within its longest wait"
+        case "batch":
+            return f"waiting for its batch{key} of {of} to fill,{until} at the latest"
+        case "drain":
+            return f"{of} drains: it lets nothing begin until its flow says otherwise"
+    return f"held back by the flow of {of}: {run['waiting_reason']}"
 
 
 # ── deliveries ──────────────────────────────────────────────────────────────────────────────────────────────────────

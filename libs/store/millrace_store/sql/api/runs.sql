@@ -2,7 +2,8 @@
 -- status before anything else is asked of it (OFFSET 0 keeps the planner from looking for it by a filter).
 -- name: list_runs
 SELECT id, status, plan, plan_kind, plan_version, plan_name, subscription, event, identifier, requested_by,
-       error_code, error_message, created_at, started_at, ended_at
+       error_code, error_message, created_at, started_at, ended_at, flow_key, waiting_reason, waiting_until,
+       absorbed_into
 FROM (
     (SELECT * FROM read.runs
      WHERE account = $1 AND id >= (SELECT control.first_kept($1)) AND (created_at, id) < ($2, $3)

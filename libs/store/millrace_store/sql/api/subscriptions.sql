@@ -1,8 +1,8 @@
 -- name: insert_subscription
 INSERT INTO control.subscriptions
     (account, id, version, pattern, filter, "where", priority, target_kind, target_id, enabled, managed_by,
-     created_at, updated_at)
-VALUES ($1, $2, 1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)
+     created_at, updated_at, flow)
+VALUES ($1, $2, 1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11, $12)
 RETURNING *;
 
 -- name: get_subscription
@@ -20,7 +20,7 @@ ORDER BY id DESC LIMIT $5;
 -- name: update_subscription
 UPDATE control.subscriptions
 SET version = version + 1, pattern = $3, filter = $4, "where" = $5, priority = $6, target_kind = $7, target_id = $8,
-    enabled = $9, updated_at = $10
+    enabled = $9, updated_at = $10, flow = $11
 WHERE account = $1 AND id = $2
 RETURNING *;
 

@@ -29,7 +29,7 @@ ORDER BY COALESCE(r.ended_at, d.ended_at) IS NOT NULL, m.kind, m.child LIMIT $3;
 
 -- name: runs
 SELECT id, status, plan, plan_kind, plan_version, plan_name, subscription, event, requested_by, error_code,
-       error_message, created_at, started_at, ended_at
+       error_message, created_at, started_at, ended_at, flow_key, waiting_reason, waiting_until, absorbed_into
 FROM read.runs
 WHERE account = $1 AND id = ANY($2::uuid[])
   AND (id >= (SELECT control.first_kept($1)) OR status IN ('queued', 'running'));

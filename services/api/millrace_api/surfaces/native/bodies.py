@@ -95,6 +95,72 @@ Where = Annotated[
 ]
 
 
+Seconds = Annotated[float, Field(gt=0)]
+Expression = Annotated[Text, Field(max_length=limits.EXPRESSION_CHARS_MAX)]
+
+
+class FlowConcurrency(_Body):
+    """Runs at a time."""
+
+    floor: Annotated[int, Field(ge=0, description="A key with fewer goes before others when `total` is reached.")] = 0
+    ceiling: Annotated[int | None, Field(ge=1, description="Of one key.")] = None
+    total: Annotated[int | None, Field(ge=1, description="Of the subscription.")] = None
+
+
+class Throttle(_Body):
+    """How many runs of a key may begin within any `period_s`."""
+
+    limit: Annotated[int, Field(ge=1)]
+    period_s: Seconds
+
+
+class Debounce(_Body):
+    """One run for a burst: with the latest event, the first, or a list of all."""
+
+    mode: Literal["latest", "first", "all"] = "latest"
+    quiet_s: Annotated[float, Field(gt=0, description="It begins when no event of the key came for so long,")]
+    longest_s: Annotated[float, Field(gt=0, description="or so long after the first.")]
+
+
+class Batch(_Body):
+    """One run for up to `size` events; its input is the list of their properties."""
+
+    size: Annotated[int, Field(ge=2, le=limits.FLOW_BATCH_ITEMS_MAX)]
+    wait_s: Annotated[float, Field(gt=0, description="How long the first waits for the others at most.")]
+
+
+class CancelOn(_Body):
+    """Events that cancel the runs, waiting or at work, of events before them under the same key."""
+
+    pattern: Pattern
+    filter: Filter | None = None
+    where: Where | None = None
+    key: Annotated[Expression | None, Field(description="Their key; left out = the flow's expression.")] = None
+
+
+class Flow(_Body):
+    """When the runs of a subscription may begin. Changed, it holds for those that wait, too."""
+
+    key: Annotated[
+        Expression | None,
+        Field(description="A CEL expression over `input` and `event`; left out = one key.", examples=["input.user.id"]),
+    ] = None
+    priority: Annotated[
+        Expression | None,
+        Field(description="A CEL expression, 0 to 1000, lower goes first.", examples=["input.urgent ? 0 : 100"]),
+    ] = None
+    concurrency: FlowConcurrency | None = None
+    throttle: Throttle | None = None
+    debounce: Debounce | None = None
+    batch: Batch | None = None
+    drain: Annotated[bool, Field(description="Let nothing begin; what is at work ends, what waits stays.")] = False
+    cancel_on: CancelOn | None = None
+
+    def written(self) -> dict[str, Any]:
+        """The flow as JSON, without what was left out."""
+        return self.model_dump(exclude_none=True)
+
+
 class NewSubscription(_Body):
     pattern: Pattern
     target: Target
@@ -102,6 +168,15 @@ class NewSubscription(_Body):
     where: Where | None = None
     priority: Priority = 100
     enabled: bool = True
+    flow: Annotated[
+        Flow | None,
+        Field(
+            description="Of jobs and chains: when their runs may begin.",
+            examples=[
+                {"key": "input.user.id", "concurrency": {"ceiling": 1}, "throttle": {"limit": 10, "period_s": 60}}
+            ],
+        ),
+    ] = None
 
     def wanted(self) -> subscriptions.Wanted:
         return subscriptions.Wanted(
@@ -111,6 +186,7 @@ class NewSubscription(_Body):
             where=self.where,
             priority=self.priority,
             enabled=self.enabled,
+            flow=None if self.flow is None else self.flow.written(),
         )
 
 
@@ -121,10 +197,15 @@ class SubscriptionPatch(_Patch):
     where: Where | None = None
     priority: Priority = _LEFT_OUT
     enabled: bool = _LEFT_OUT
+    flow: Flow | None = None
 
     def named(self) -> dict[str, Any]:
         given = super().named()
-        return given | ({"target": self.target.wanted()} if "target" in given else {})
+        if "target" in given:
+            given["target"] = self.target.wanted()
+        if self.flow is not None:
+            given["flow"] = self.flow.written()
+        return given
 
 
 def _backtest_schema(schema: dict[str, Any]) -> None:

@@ -1,0 +1,200 @@
+"""Flow control on a real broker: bounds hold and each run ends once, whoever dies between two transactions."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from functools import partial
+from itertools import pairwise
+from random import Random
+from typing import Any
+
+import pytest
+
+from millrace_core.messages import (
+    Concurrency,
+    Debounce,
+    FlowControl,
+    FlowPart,
+    RunEnded,
+    RunFact,
+    RunStarted,
+    RunWaiting,
+    StartRun,
+    Step,
+    SubscriptionControl,
+    decode,
+    encode,
+)
+from millrace_core.record import ACCOUNT, CONTROL, ID, SOURCE, Output
+from millrace_kafka.admin import create_topics
+from millrace_kafka.client import Cluster
+from millrace_kafka.control_log import ControlWriter
+from millrace_kafka.producer import PlainProducer
+from millrace_kafka.reader import Reader, read_all
+from millrace_orchestrator.flows import Flows
+from tests.support import plans
+from tests.support.plans import NOW_MS, job, start
+from tests.support.processing import viewing
+from tests.support.run_worlds import answer
+from tests.support.task_services import Life, admitting, living, orchestrating
+from tests.support.waiting import eventually
+
+SEED = 11
+SUB = "sub_1"
+
+
+@pytest.fixture
+async def log(cluster: Cluster) -> AsyncIterator[PlainProducer]:
+    await create_topics(cluster, partitions=2)
+    producer = PlainProducer(cluster)
+    await producer.start()
+    yield producer
+    await producer.stop()
+
+
+@pytest.fixture
+async def control(cluster: Cluster, log: PlainProducer) -> AsyncIterator[ControlWriter]:
+    writer = ControlWriter(cluster)
+    await writer.start()
+    yield writer
+    await writer.stop()
+
+
+async def change(control: ControlWriter, flow: FlowControl, *, version: int = 1) -> int:
+    """The flow in force; the position behind it."""
+    message = SubscriptionControl(
+        account=plans.ACCOUNT, pattern="e:a/b", target_kind="plan", target_id="job_1", created_at=0, flow=flow
+    )
+    return await control.write([("subscription", plans.ACCOUNT, SUB, version, encode(message))])
+
+
+def held(n: int, *, keys: int = 1) -> StartRun:
+    part = FlowPart(key=f"k{n % keys}", priority=100, partition=0, offset=n, at=NOW_MS + n)
+    return start(job(), n=n, flow=part)
+
+
+def started(one: StartRun, n: int, position: int) -> Output:
+    headers = ((ACCOUNT, one.account.encode()), (ID, one.run.encode()), (SOURCE, b"events:0:%d" % n))
+    return Output("run-commands", one.run.encode(), encode(one), (*headers, (CONTROL, b"%d" % position)))
+
+
+async def facts(cluster: Cluster) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = defaultdict(list)
+    for record in await read_all(cluster, ["run-facts"]):
+        fact: Any = decode(record.value, RunFact)  # type: ignore[arg-type]
+        found[fact.run].append(fact)
+    return found
+
+
+async def ended(cluster: Cluster, runs: int) -> dict[str, list[Any]]:
+    async def all_ended() -> dict[str, list[Any]]:
+        found = await facts(cluster)
+        ends = {run for run, of in found.items() if any(isinstance(fact, RunEnded) for fact in of)}
+        assert len(ends) == runs, f"{len(ends)} of {runs} ended"
+        return found
+
+    return await eventually(all_ended, timeout_s=60, every_s=0.1)
+
+
+async def execute(cluster: Cluster, log: PlainProducer, stop: asyncio.Event) -> None:
+    """An executor that answers every step twice."""
+    async with Reader(cluster) as reader:
+        reader.assign(await reader.starts(await reader.partitions(["steps"])))
+        while not stop.is_set():
+            for record in await reader.poll(timeout_s=0.1):
+                result = answer(decode(record.value, Step), seed=1, failures=0)
+                headers = ((ACCOUNT, result.account.encode()), (ID, result.run.encode()))
+                await log.write([Output("step-results", result.run.encode(), encode(result), headers)] * 2)
+
+
+def only(kind: type, of: list[Any]) -> Any:
+    (found,) = [fact for fact in of if isinstance(fact, kind)]
+    return found
+
+
+async def test_a_ceiling_holds_and_each_run_ends_once_though_the_processors_die(
+    cluster: Cluster, log: PlainProducer, control: ControlWriter
+) -> None:
+    count, keys, chance, stop = 24, 3, Random(SEED), asyncio.Event()
+    flows = Flows()
+    position = await change(control, FlowControl(concurrency=Concurrency(ceiling=1)))
+    starts = [held(n, keys=keys) for n in range(count)]
+    async with viewing(cluster, subscription=flows) as view, asyncio.TaskGroup() as group:
+        group.create_task(execute(cluster, log, stop))
+        makers = (partial(orchestrating, cluster), partial(admitting, cluster, flows, view))
+        lives = [Life(make()) for make in makers]
+        for n, one in enumerate(starts):
+            await log.write([started(one, n, position)] * 2)
+        for _ in range(5):
+            n = chance.randrange(2)
+            await lives[n].ready()
+            await lives[n].kill()
+            lives[n] = Life(makers[n]())
+            await log.write([started(one, at, position) for at, one in enumerate(starts)])
+        found = await ended(cluster, count)
+        stop.set()
+        for life in lives:
+            await life.stop()
+    spans: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for one in starts:
+        of = found[one.run]
+        assert only(RunEnded, of).outcome == "completed"
+        assert one.flow is not None
+        spans[one.flow.key].append((only(RunStarted, of).at, only(RunEnded, of).at))
+    for times in spans.values():
+        times.sort()
+        assert all(before[1] <= after[0] for before, after in pairwise(times)), times
+    steps = [decode(record.value, Step).key for record in await read_all(cluster, ["steps"])]
+    assert len(set(steps)) == len(steps) == count
+    assert any(isinstance(fact, RunWaiting) for of in found.values() for fact in of)
+
+
+async def test_a_match_is_decided_by_a_flow_as_new_as_itself_and_a_change_alone_lets_it_go(
+    cluster: Cluster, log: PlainProducer, control: ControlWriter
+) -> None:
+    flows = Flows()
+    async with (
+        viewing(cluster, subscription=flows) as view,
+        living(orchestrating(cluster)),
+        living(admitting(cluster, flows, view)),
+    ):
+        position = await change(control, FlowControl(drain=True))
+        await log.write([started(held(1), 1, position)])
+
+        async def told() -> Any:
+            return only(RunWaiting, (await facts(cluster))[held(1).run])
+
+        waiting = await eventually(_if_any(told), timeout_s=20, every_s=0.05)
+        assert waiting.reason == "drain"
+        await change(control, FlowControl(), version=2)
+        await eventually(lambda: read_all(cluster, ["steps"]), timeout_s=20, every_s=0.05)
+
+
+async def test_a_burst_is_one_run_by_the_clock_alone(
+    cluster: Cluster, log: PlainProducer, control: ControlWriter
+) -> None:
+    flows = Flows()
+    position = await change(control, FlowControl(debounce=Debounce(quiet_s=1.0, longest_s=30.0)))
+    stop = asyncio.Event()
+    async with (
+        viewing(cluster, subscription=flows) as view,
+        living(orchestrating(cluster)),
+        living(admitting(cluster, flows, view)),
+        asyncio.TaskGroup() as group,
+    ):
+        group.create_task(execute(cluster, log, stop))
+        await log.write([started(held(n), n, position) for n in range(5)])
+        found = await ended(cluster, 5)
+        stop.set()
+    outcomes = {n: only(RunEnded, found[held(n).run]).outcome for n in range(5)}
+    assert outcomes == dict.fromkeys(range(4), "absorbed") | {4: "completed"}
+
+
+def _if_any(ask: Any) -> Any:
+    async def asked() -> Any:
+        try:
+            return await ask()
+        except ValueError:
+            return None
+
+    return asked
