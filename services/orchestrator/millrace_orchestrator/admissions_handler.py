@@ -1,9 +1,9 @@
 """The handler of `admissions`: what held runs and their ends ask of their subscriptions' flows, and the answers.
 
 Exactly once per transaction of its processor. Its one input is written in the orchestrator's transactions, once each,
-so it needs no memory of repeats. What is decided goes to `run-commands-tx` (a run begins, or never will) and to
-`run-facts` (what it waits for). Flows are the control view's, at least as new as the match; a change alone is decided
-on in the next turn. Its time is the process's clock. Not here: the decisions (`admissions`), runs (`handlers`).
+so it needs no memory of repeats. What is decided goes to `run-commands-tx` (a run begins, or never will) and to `run-
+facts` (what it waits for). Flows are the control view's, at least as new as the match; a change alone is decided on in
+the next turn. Its time is one that the broker confirms. Not here: the decisions (`admissions`), runs (`handlers`).
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,12 +1,16 @@
-"""The orchestrator's composition: one transactional processor over runs, one over what their flows admit."""
+"""The orchestrator's composition: one transactional processor over runs, one over what their flows admit, by a clock
+that the broker confirms."""
 
 from collections.abc import Mapping
 
 from millrace_core.errors import Retry
+from millrace_core.steady_clock import SteadyClock
 from millrace_kafka.admin import Admin
 from millrace_kafka.client import Cluster
 from millrace_kafka.control import ControlView
+from millrace_kafka.producer import PlainProducer
 from millrace_kafka.rocks import RocksStores
+from millrace_kafka.ticker import Ticker
 from millrace_kafka.transactional import TransactionalProcessor
 from millrace_orchestrator import admissions_handler, handlers
 from millrace_orchestrator.admissions_handler import AdmissionsHandler
@@ -20,12 +24,13 @@ from millrace_runtime.service import Context, Worker
 
 async def wire(settings: OrchestratorSettings, context: Context) -> Mapping[str, Worker]:
     """Build it. Plans travel with their runs, so runs follow no control view; admissions do, for the flows. Returns
-    when the view holds what was on `control`."""
+    when the view holds what was on `control` and the broker has confirmed the time."""
     cluster = Cluster(
         settings.kafka, settings.namespace, f"millrace-orchestrator-{settings.instance}", settings.security
     )
     share = share_of(await _partitions(cluster))
-    flows = Flows()
+    clock, flows = SteadyClock(context.clock), Flows()
+    producer = PlainProducer(cluster, observer=context.observer)
     view = ControlView(cluster, followers={"subscription": flows}, clock=context.clock, observer=context.observer)
     stores = RocksStores(settings.state_dir / "orchestrator" / settings.instance)
     runs = TransactionalProcessor(
@@ -49,18 +54,23 @@ async def wire(settings: OrchestratorSettings, context: Context) -> Mapping[str,
         handler=lambda partition: AdmissionsHandler(flows),
         store=stores,
         view=view,
-        clock=context.clock,
+        clock=clock,
         observer=context.observer,
         instance=settings.instance,
     )
+    ticker = Ticker(clock, producer.write)
+    context.stack.push_async_callback(producer.stop)
+    await producer.start()
     context.stack.push_async_callback(view.stop)
     await view.start()
+    await ticker.first(context.stop)
+    context.health.add("clock", ticker.ready)
     context.health.add("control", view.ready)
     context.health.add("runs", runs.ready)
     context.health.add("admissions", admissions.ready)
     context.metrics.watch(metric_defs.CONTROL_AGE_SECONDS, view.fresh_age_s)
     context.metrics.watch(metric_defs.CONTROL_POSITION, lambda: view.position)
-    return {"control": view.run, "runs": runs.run, "admissions": admissions.run}
+    return {"clock": ticker.run, "control": view.run, "runs": runs.run, "admissions": admissions.run}
 
 
 async def _partitions(cluster: Cluster) -> int:
