@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import asyncpg
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
@@ -122,6 +122,26 @@ async def test_leaves_are_the_facts_of_the_day_in_the_order_of_their_ids(cluster
         chunk = chunks[day]
         assert chunk.entries == b"".join(receipts.entry_of(seed, facts[id]) for id in sorted(facts))
         assert chunk.root == receipts.root_of(receipts.leaves_of(story.ACCOUNT_ID, chunk.entries))
+
+
+async def test_what_was_aborted_is_no_fact(cluster: Cluster, database: str) -> None:
+    """Markers and aborted records lie between the facts and behind the last of them."""
+    await begun(cluster, database)
+    writer = AIOKafkaProducer(bootstrap_servers=cluster.bootstrap, transactional_id=f"{cluster.namespace}-closing")
+    await writer.start()
+    try:
+        async with projector(cluster, database), closing_days(cluster, database) as told:
+            for n, is_kept in ((0, True), (1, False), (2, True), (3, False)):
+                await writer.begin_transaction()
+                for one in TELLER.run_facts(n):
+                    await writer.send_and_wait(cluster.topic(one.topic), one.value, key=one.key, partition=n % 2)
+                await (writer.commit_transaction() if is_kept else writer.abort_transaction())
+            await day_over(told, 2 * len(TELLER.run_facts(0)))
+    finally:
+        await writer.stop()
+    found = await proven(cluster)
+    assert sum(found.values()) == 2 * len(TELLER.run_facts(0))
+    assert found == {root.day: root.leaves for root in await roots(cluster)}
 
 
 @pytest.mark.parametrize("dies_at", [b'"entries"', b'"receipt":"root"', b'"receipt":"closed"'])

@@ -7,6 +7,10 @@ from jsonschema import Draft202012Validator
 from millrace_api import http, openapi
 from millrace_api.application.api import Api
 from millrace_api.surfaces.native import bodies
+from millrace_api.surfaces.native.calls import OPEN_PLAN
+from millrace_core.clock import ManualClock
+from millrace_web.rate_limits import RateLimits
+from tests.support import asgi
 
 METHODS = {"get", "post", "put", "patch", "delete"}
 OPEN = {"/v1/receipts/{root}/proof"}
@@ -97,6 +101,17 @@ def test_the_examples_of_a_backtest_are_ones() -> None:
     for example in schema["examples"]:
         Draft202012Validator({**schema, "components": described["components"]}).validate(example)
         bodies.Backtest.model_validate(example).asked()
+
+
+async def test_what_anyone_may_ask_has_one_rate_for_all() -> None:
+    rate = RateLimits(ManualClock(), share=1 / 600)
+    api: Api = None  # type: ignore[assignment]
+    app = http.application(api, authenticator=None, cursors=None, open_rate=rate, version="0")  # type: ignore[arg-type]
+    for path in (path.replace("{root}", "0" * 64) for path in OPEN):
+        rate.take("", OPEN_PLAN)
+        refused = await asgi.ask(app, "GET", f"{path}?leaf={'0' * 64}&index=0")
+        assert (refused.status, refused.json["error"]["code"]) == (429, "RATE_LIMITED")
+        assert int(refused.headers["retry-after"]) >= 1
 
 
 def test_a_patch_shows_no_default_that_it_does_not_take() -> None:
