@@ -6,7 +6,8 @@ seconds for each. The flood lies in several partitions, each of which has its pa
 and the quiet account's endpoint in the very partition of the flood's. Its p95 may become twice as long, or FLOOR_MS,
 some of the broker's transactions back to back: a step can be seen when its transaction is over, and shares that with
 whatever steps of the flood go out just then; below that it is two cores with other work that are timed. Without the
-bound of steps released, or without the overflow of deliveries, the quiet account waits for seconds.
+bound of steps released, or without the overflow of deliveries, the quiet account waits for seconds. Not here: the
+moment in which deliveries come in such numbers, before the dispatcher has told them from a burst and moved them.
 
 `make test`: a flood of three times what a service holds; `make fault` (`MILLRACE_FAULT=full`): 100,000.
 """
