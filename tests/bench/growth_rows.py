@@ -65,5 +65,5 @@ def _figures(name: str, choices: dict[str, list[float]]) -> list[Figure]:
     all_calls = [ms for calls in choices.values() for ms in calls]
     return [
         figure(f"{name}, p95", "ms", percentile(all_calls, 0.95), bar=LIST_MS_MAX, better="less"),
-        figure(f"{name}, slowest choice", "ms", choices[says], bar=LIST_MS_MAX, better="less"),
+        figure(f"{name}, slowest", "ms", choices[says], bar=LIST_MS_MAX, better="less"),
     ]
