@@ -184,6 +184,13 @@ async def _examples(connection: Connection, account: str) -> Mapping[str, list[t
     event, run, delivery = row["event"], row["run"], other["delivery"]
     letter = "dead-letters", 0, 0
     return {
+        "backtests.own_outcomes": [(account, (event,))],
+        "backtests.run_times": [(account, row["plan"], 100)],
+        "disabling.gone_endpoints": [(100,)],
+        "disabling.failing_endpoints": [(since, until, 20)],
+        "receipts.has_event": [(account, event)],
+        "receipts.has_run": [(account, run)],
+        "receipts.has_delivery": [(account, delivery)],
         "events.list_events": [(account, *FAR, 21), (account, *later, 101)],
         "events.list_events_of": [
             (account, *below, 21, of) for below in (FAR, later) for of in ("e:shop/order-3", "e:shop/rare")

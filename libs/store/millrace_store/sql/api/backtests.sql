@@ -18,5 +18,6 @@ SELECT count(*) AS runs, avg(took_s) AS mean_s,
     percentile_cont(0.95) WITHIN GROUP (ORDER BY took_s) AS p95_s
 FROM (SELECT extract(epoch FROM ended_at - COALESCE(started_at, created_at))::float8 AS took_s
       FROM read.runs
-      WHERE account = $1 AND plan = $2 AND ended_at IS NOT NULL AND created_at < 'infinity'
+      WHERE account = $1 AND id >= (SELECT control.first_kept($1)) AND plan = $2 AND ended_at IS NOT NULL
+        AND created_at < 'infinity'
       ORDER BY created_at DESC, id DESC LIMIT $3) AS latest;

@@ -30,10 +30,14 @@ CROSS JOIN LATERAL (
     WHERE d.account = s.account AND d.endpoint = s.id AND d.status = 'succeeded' AND d.ended_at > s.judged_since
 ) well
 CROSS JOIN LATERAL (
-    SELECT min(a.at) AS since, max(a.at) AS latest
+    SELECT min(each.since) AS since, max(each.latest) AS latest
     FROM read.deliveries d
-    JOIN read.delivery_attempts a ON a.account = d.account AND a.delivery = d.id
-    WHERE d.account = s.account AND d.endpoint = s.id AND a.outcome <> 'succeeded' AND a.at > well.until
+    CROSS JOIN LATERAL (  -- delivery by delivery: joined with all attempts, it would read whole days of them
+        SELECT min(a.at) AS since, max(a.at) AS latest
+        FROM read.delivery_attempts a
+        WHERE a.account = d.account AND a.delivery = d.id AND a.outcome <> 'succeeded' AND a.at > well.until
+    ) each
+    WHERE d.account = s.account AND d.endpoint = s.id
 ) failed
 WHERE failed.since <= $1 AND failed.latest > $2;
 

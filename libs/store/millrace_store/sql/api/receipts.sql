@@ -34,10 +34,10 @@ SELECT seed FROM read.receipt_seeds ORDER BY "offset" LIMIT 1;
 SELECT max(day) + interval '1 day' FROM read.receipt_days;
 
 -- name: has_event
-SELECT EXISTS (SELECT FROM read.events WHERE account = $1 AND id = $2);
+SELECT EXISTS (SELECT FROM read.events WHERE account = $1 AND id = $2 AND id >= (SELECT control.first_kept($1)));
 
 -- name: has_run
-SELECT EXISTS (SELECT FROM read.runs WHERE account = $1 AND id = $2);
+SELECT EXISTS (SELECT FROM read.runs WHERE account = $1 AND id = $2 AND id >= (SELECT control.first_kept($1)));
 
 -- name: has_delivery
-SELECT EXISTS (SELECT FROM read.deliveries WHERE account = $1 AND id = $2);
+SELECT EXISTS (SELECT FROM read.deliveries WHERE account = $1 AND id = $2 AND id >= (SELECT control.first_kept($1)));
