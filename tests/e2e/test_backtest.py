@@ -67,10 +67,8 @@ async def test_what_was_matched_is_what_a_backtest_says(millrace: Millrace) -> N
     assert (everything["now"]["matched"], everything["now"]["anyway"]) == (len(events), len(delivered))
     assert everything["now"]["deliveries"] == len(events) - len(delivered)
     assert sum(len(each) for each in runs.values()) > 20, "the facts say something"
-    stranger = await _tried(
-        millrace.stranger, {**asked, "pattern": "e:past/*", "target": await _job(millrace.stranger)}
-    )
-    assert stranger["looked_at"] == 0
+    for theirs in ({"subscription": min(subscriptions)}, {"pattern": "e:past/*", "target": shared}):
+        assert (await millrace.stranger.ask("POST", "/v1/subscriptions/backtest", theirs)).status == 400
 
 
 async def test_a_subscription_made_as_it_was_tried_does_what_was_said(millrace: Millrace) -> None:
