@@ -37,7 +37,15 @@ PARKING = ("dead-letters", "dead-letters-tx")
 UNREAD = {
     *PARKING,
     # Nobody reads these yet; a changelog is read by its writer alone, which takes garbage for nothing.
-    *("run-output", "meters", "matcher-changelog", "orchestrator-changelog", "scheduler-changelog", "meter-changelog"),
+    *(
+        "run-output",
+        "meters",
+        "matcher-changelog",
+        "orchestrator-changelog",
+        "admissions-changelog",
+        "scheduler-changelog",
+        "meter-changelog",
+    ),
 }
 Place = tuple[str, int, int]
 """Topic, partition, offset."""

@@ -22,14 +22,6 @@ from millrace_store.pool import Connection
 from millrace_store.projection import Move, Place, Projection
 from tests.support import story
 
-OVERWRITE = """
-INSERT INTO read.runs AS r
-SELECT * FROM unnest(
-    $1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::integer[], $7::text[], $8::uuid[], $9::uuid[],
-    $10::text[], $11::text[], $12::bytea[], $13::bytea[], $14::text[], $15::text[], $16::timestamptz[],
-    $17::timestamptz[], $18::timestamptz[])
-ON CONFLICT (id) DO UPDATE SET status = EXCLUDED.status"""
-
 
 class Unfenced(Projection):
     """Planted fault: the positions are set, whatever they were."""
@@ -46,7 +38,8 @@ class Unfenced(Projection):
 
 def overwriting(projection: Projection) -> Projection:
     """Planted fault: the last status written stands."""
-    projection._sql = {**projection._sql, "merge_runs": OVERWRITE}
+    insert, update, _ = projection._sql["merge_runs"].partition("DO UPDATE SET")
+    projection._sql = {**projection._sql, "merge_runs": f"{insert}{update} status = EXCLUDED.status"}
     return projection
 
 
