@@ -11,7 +11,8 @@ from functools import partial
 import asyncpg
 
 from millrace_core.errors import Stale
-from millrace_store.leading import Leader, within
+from millrace_core.restart import pause
+from millrace_store.leading import Leader
 from millrace_store.pool import Connection, connect
 from tests.support.waiting import eventually
 
@@ -41,7 +42,7 @@ class Worker:
                 raise Stale("somebody else was here")
             await connection.execute("SELECT 1")
             self.leader.moved()
-            await within(stop, 0.02)
+            await pause(stop, 0.02)
 
 
 @asynccontextmanager

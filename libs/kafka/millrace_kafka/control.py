@@ -15,12 +15,12 @@ from millrace_core.clock import Clock
 from millrace_core.errors import Fatal, Retry
 from millrace_core.handling import ControlFollower
 from millrace_core.record import Received
+from millrace_core.restart import backoff_s
 from millrace_kafka.client import Cluster
 from millrace_kafka.control_log import CONTROL_TOPIC, KIND, VERSION
 from millrace_kafka.feed import OffLog
 from millrace_kafka.observer import Observer, Silent
 from millrace_kafka.reader import Reader
-from millrace_kafka.restart import backoff_s
 
 log = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ from millrace_core.dead_letters import dead_letter
 from millrace_core.errors import MillraceError, Reject, Retry, Stale
 from millrace_core.handling import Handled, IdempotentHandler
 from millrace_core.record import Output, Received
+from millrace_core.restart import backoff_s, pause
 from millrace_kafka import client as clients
 from millrace_kafka.admin import Admin
 from millrace_kafka.client import Cluster
@@ -28,7 +29,6 @@ from millrace_kafka.membership import Membership
 from millrace_kafka.observer import Observer, Silent
 from millrace_kafka.producer import PlainProducer
 from millrace_kafka.reader import Reader
-from millrace_kafka.restart import backoff_s, pause
 from millrace_kafka.topics import CATALOGUE, Writer
 
 log = logging.getLogger(__name__)

@@ -19,6 +19,7 @@ from millrace_core.clock import Clock, SystemClock
 from millrace_core.dead_letters import dead_letter
 from millrace_core.errors import MillraceError, Reject, Retry, Stale
 from millrace_core.record import ACCOUNT, CONTROL, Output, Received, header
+from millrace_core.restart import backoff_s, pause
 from millrace_kafka import client as clients
 from millrace_kafka.admin import Admin
 from millrace_kafka.client import Cluster
@@ -31,7 +32,6 @@ from millrace_kafka.observer import Observer, Silent
 from millrace_kafka.producer import PlainProducer
 from millrace_kafka.progress import Progress, decode, encode
 from millrace_kafka.reader import Reader
-from millrace_kafka.restart import backoff_s, pause
 
 __all__ = ["Lane", "Lanes", "Memory"]
 

@@ -17,11 +17,11 @@ from aiokafka.structs import OffsetAndMetadata
 
 from millrace_core import limits
 from millrace_core.errors import Retry, Stale
+from millrace_core.restart import backoff_s, pause
 from millrace_kafka import client as clients
 from millrace_kafka.client import Cluster
 from millrace_kafka.feed import Part
 from millrace_kafka.observer import Observer, Silent
-from millrace_kafka.restart import backoff_s, pause
 
 log = logging.getLogger(__name__)
 

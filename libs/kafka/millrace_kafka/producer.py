@@ -19,11 +19,11 @@ from typing import Any
 from millrace_core import limits
 from millrace_core.errors import Retry
 from millrace_core.record import Output
+from millrace_core.restart import backoff_s
 from millrace_kafka import client as clients
 from millrace_kafka.client import Cluster
 from millrace_kafka.gathering import Gathering
 from millrace_kafka.observer import Observer, Silent
-from millrace_kafka.restart import backoff_s
 from millrace_kafka.routing import Metadata, Place, Routing
 from millrace_kafka.topics import Writer
 

@@ -12,6 +12,7 @@ from millrace_core import limits
 from millrace_core.errors import Retry
 from millrace_core.messages import Tick, encode
 from millrace_core.record import ACCOUNT, ID, Output
+from millrace_core.restart import pause
 from millrace_core.steady_clock import SteadyClock
 from millrace_kafka.routing import Metadata
 
@@ -53,7 +54,5 @@ class Ticker:
                 self._clock.broker_said(written.timestamp)
 
     async def _told_within(self, stop: asyncio.Event) -> bool:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._every_s):
-                await stop.wait()
+        await pause(stop, self._every_s)
         return stop.is_set()

@@ -22,13 +22,13 @@ from millrace_core.dead_letters import dead_letter
 from millrace_core.errors import MillraceError, Reject, Retry
 from millrace_core.handling import Parked, TransactionalHandler
 from millrace_core.record import CONTROL, ID, SOURCE, Output, Received, Written, header
+from millrace_core.restart import backoff_s, pause
 from millrace_kafka.admin import Admin
 from millrace_kafka.client import Cluster
 from millrace_kafka.control import ControlView
 from millrace_kafka.feed import OffLog, Part
 from millrace_kafka.observer import Observer
 from millrace_kafka.reader import Reader
-from millrace_kafka.restart import backoff_s, pause
 from millrace_kafka.store import Overlay, StateStore, StateStores
 from millrace_kafka.transaction import Placed, Transactions
 

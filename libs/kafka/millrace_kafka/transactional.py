@@ -18,11 +18,11 @@ from aiokafka.errors import KafkaError
 from millrace_core.clock import Clock
 from millrace_core.errors import Retry
 from millrace_core.handling import TransactionalHandler
+from millrace_core.restart import backoff_s, pause
 from millrace_kafka import client as clients
 from millrace_kafka.client import Cluster
 from millrace_kafka.control import ControlView
 from millrace_kafka.observer import Observer, Silent
-from millrace_kafka.restart import backoff_s, pause
 from millrace_kafka.store import StateStores
 from millrace_kafka.transaction import Transactions
 from millrace_kafka.transaction_task import Setup, Task

@@ -23,6 +23,7 @@ from structlog.typing import FilteringBoundLogger
 from millrace_core import limits
 from millrace_core.clock import Clock, SystemClock
 from millrace_core.errors import Fatal, Retry
+from millrace_core.restart import backoff_s
 from millrace_runtime import logging, metric_defs, settings
 from millrace_runtime.health import Health
 from millrace_runtime.metrics import Metrics, MetricsObserver
@@ -122,7 +123,7 @@ async def _wired(wire: Wire[S], read: S, context: Context) -> Mapping[str, Worke
             return await wire(read, context)
         except Retry as error:
             await context.stack.aclose()
-            pause_s = limits.RESTART_BACKOFF_S[min(attempt, len(limits.RESTART_BACKOFF_S) - 1)]
+            pause_s = backoff_s(attempt)
             context.log.warning("service.waiting", reason=str(error), again_in_s=pause_s)
             await asyncio.sleep(pause_s)
             attempt += 1

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from millrace_core import limits
 from millrace_core.errors import Retry
+from millrace_core.restart import backoff_s, pause
 from millrace_store import queries
 from millrace_store.pool import AWAY, Connection
 
@@ -65,7 +66,7 @@ class Leader:
                 reason = str(error) or type(error).__name__
                 self._state = f"starting anew: {reason}"
                 self._delayed(reason)
-                await within(stop, limits.RESTART_BACKOFF_S[min(self._failures, len(limits.RESTART_BACKOFF_S) - 1)])
+                await pause(stop, backoff_s(self._failures))
                 self._failures += 1
 
     async def _live(self, stop: asyncio.Event) -> None:
@@ -79,17 +80,13 @@ class Leader:
 
     async def _chosen(self, connection: Connection, stop: asyncio.Event) -> bool:
         while not stop.is_set():
-            if await connection.fetchval(_SQL["take_lock"], self._lock):
+            if await take_lock(connection, self._lock):
                 return True
             self._state = _STANDING_BY
-            await within(stop, limits.RELAY_LOCK_POLL_S)
+            await pause(stop, limits.RELAY_LOCK_POLL_S)
         return False
 
 
-async def within(event: asyncio.Event, seconds: float) -> None:
-    """Returns when the event is set, or after so long."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        pass
+async def take_lock(connection: Connection, lock: int) -> bool:
+    """Hold this advisory lock until the connection ends; False when another session does."""
+    return bool(await connection.fetchval(_SQL["take_lock"], lock))

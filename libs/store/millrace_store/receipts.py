@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from millrace_store import queries
+from millrace_store import leading, queries
 from millrace_store.pool import Connection
 from millrace_store.projection import Place
 
@@ -39,7 +39,7 @@ class StoredRoot:
 
 async def take_lock(connection: Connection) -> bool:
     """Be the only one who closes days, until the connection ends; False when another one does."""
-    return bool(await connection.fetchval(_SQL["take_lock"], _LOCK))
+    return await leading.take_lock(connection, _LOCK)
 
 
 async def seed(connection: Connection) -> bytes | None:

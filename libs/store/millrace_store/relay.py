@@ -15,8 +15,9 @@ from typing import Protocol
 
 from millrace_core import limits
 from millrace_core.errors import Reject, Stale
+from millrace_core.restart import pause
 from millrace_store import outbox
-from millrace_store.leading import Leader, within
+from millrace_store.leading import Leader
 from millrace_store.outbox import Entry
 from millrace_store.pool import Connection, connect
 
@@ -76,7 +77,7 @@ class Relay:
                 has_more = await self._publish_batch(connection, writer)
                 self._leader.moved()
                 if not has_more:
-                    await within(self._wake, limits.RELAY_POLL_S)
+                    await pause(self._wake, limits.RELAY_POLL_S)
         finally:
             await writer.stop()
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from millrace_core.errors import Fatal, Stale
 from millrace_store import queries
 from millrace_store.days import DATED
+from millrace_store.leading import take_lock
 from millrace_store.migrations import packaged
 from millrace_store.pool import Connection
 from millrace_store.projection import Place
@@ -25,7 +26,7 @@ _SQL = queries.load("shadow")
 
 async def lock(connection: Connection) -> None:
     """Be the only rebuild, until the connection ends. Raises Fatal when another one runs."""
-    if not await connection.fetchval(_SQL["take_lock"], _LOCK):
+    if not await take_lock(connection, _LOCK):
         raise Fatal("another rebuild is running")
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from millrace_api.application.database import Database
 from millrace_api.application.problems import Unavailable
 from millrace_core.clock import Clock
+from millrace_core.restart import pause
 from millrace_runtime import metric_defs
 from millrace_runtime.metrics import Metrics
 from millrace_store import queries
@@ -37,11 +38,7 @@ class BacklogWatch:
                     await self._look(connection)
             except Unavailable:
                 pass
-            try:
-                async with asyncio.timeout(self._every_s):
-                    await stop.wait()
-            except TimeoutError:
-                pass
+            await pause(stop, self._every_s)
 
     async def _look(self, connection: Connection) -> None:
         outbox = await connection.fetchrow(_OUTBOX)

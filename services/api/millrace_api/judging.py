@@ -21,7 +21,7 @@ from millrace_core import ids, limits
 from millrace_core.clock import Clock
 from millrace_core.errors import Retry
 from millrace_core.event import to_output
-from millrace_kafka.restart import pause
+from millrace_core.restart import pause
 
 SURFACE = "platform"
 

@@ -24,7 +24,7 @@ from millrace_core.clock import Clock
 from millrace_core.errors import Reject, Stale
 from millrace_core.event import to_output
 from millrace_core.record import Output
-from millrace_kafka.restart import pause
+from millrace_core.restart import pause
 from millrace_store import queries
 from millrace_store.aggregates import Row
 from millrace_store.leading import Leader

@@ -10,6 +10,7 @@ from structlog.typing import FilteringBoundLogger
 from millrace_api.application import webhooks
 from millrace_api.application.changes import Changes
 from millrace_api.application.problems import Problem
+from millrace_core.restart import pause
 
 EVERY_S = 60.0
 
@@ -32,8 +33,4 @@ class SecretRetirement:
                     self._log.info("webhook.secrets.retired", endpoints=ended)
             except Problem as problem:
                 self._log.warning("webhook.secrets.delayed", reason=str(problem))
-            try:
-                async with asyncio.timeout(self._every_s):
-                    await stop.wait()
-            except TimeoutError:
-                pass
+            await pause(stop, self._every_s)

@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 from millrace_core.credentials import parse_pepper
 from millrace_core.errors import Retry
+from millrace_core.restart import backoff_s, pause
 from millrace_gateway.application import application
 from millrace_gateway.bodies import Bodies
 from millrace_gateway.door import open_door, stale
@@ -16,7 +17,6 @@ from millrace_kafka.client import Cluster
 from millrace_kafka.control import ControlView
 from millrace_kafka.observer import Observer
 from millrace_kafka.producer import PlainProducer
-from millrace_kafka.restart import backoff_s, pause
 from millrace_runtime import metric_defs
 from millrace_runtime.http_server import HttpServer
 from millrace_runtime.service import Context, Worker

@@ -22,9 +22,9 @@ from millrace_core.ids import DAY_MS
 from millrace_core.messages import DayClosed, DayDue, Message, ReceiptLeaves, ReceiptRoot, ReceiptSeed, encode
 from millrace_core.receipts import GENESIS, HASH_BYTES, Chunk, Tree, chain_of, day_of
 from millrace_core.record import ACCOUNT, Output
+from millrace_core.restart import pause
 from millrace_kafka.client import Cluster
 from millrace_kafka.reader import OffLog, Part, Reader
-from millrace_kafka.restart import pause
 from millrace_projector import receipt_days
 from millrace_projector.ports import ReceiptLog, ReceiptsTold
 from millrace_projector.receipt_days import RECEIPT_LEAVES, RECEIPT_ROOTS

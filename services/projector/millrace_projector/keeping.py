@@ -20,15 +20,15 @@ from millrace_core import limits
 from millrace_core.clock import Clock
 from millrace_core.errors import Retry
 from millrace_core.ids import DAY_MS
-from millrace_kafka.restart import pause
-from millrace_store import days, queries
+from millrace_core.restart import pause
+from millrace_store import days
 from millrace_store.days import DATED, Days
+from millrace_store.leading import take_lock
 from millrace_store.pool import AWAY, BUSY, Connection
 
 SHARE_MAX = 0.05
 _AGAIN: tuple[type[Exception], ...] = (Retry, *AWAY)
 _LOCK = 0x6B65657064617901  # "keepday": any fixed number of its own
-_SQL = queries.load("days")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Keeper:
         today = self._clock.now_ms() // DAY_MS
         oldest = await days.first_shown(connection)
         there = await days.look(connection)
-        if await connection.fetchval(_SQL["take_lock"], _LOCK):
+        if await take_lock(connection, _LOCK):
             await self._make(connection, there, oldest, today)
             if not self._is_behind():
                 await self._drop(connection, there, oldest)

@@ -12,10 +12,10 @@ from millrace_core import limits
 from millrace_core.clock import Clock
 from millrace_core.errors import Retry, Stale
 from millrace_core.record import Received
+from millrace_core.restart import backoff_s, pause
 from millrace_kafka.observer import Observer
 from millrace_kafka.positioned import PositionedConsumer
 from millrace_kafka.reader import OffLog, Reader
-from millrace_kafka.restart import backoff_s, pause
 from millrace_projector.batches import Batches
 from millrace_projector.ports import Told
 from millrace_store.pool import AWAY, Connection

@@ -18,11 +18,12 @@ from structlog.typing import FilteringBoundLogger
 
 from millrace_core.clock import Clock
 from millrace_core.ids import DAY_MS
+from millrace_core.restart import pause
 from millrace_kafka.admin import Admin
 from millrace_kafka.client import Cluster
 from millrace_kafka.reader import Reader
-from millrace_kafka.restart import pause
 from millrace_store import queries
+from millrace_store.days import first_id
 from millrace_store.leading import Leader
 from millrace_store.pool import Connection
 
@@ -130,7 +131,7 @@ class Reconciler:
     async def _count(self, connection: Connection, asked: Settled) -> float:
         began, now_ms = self._clock.monotonic(), self._clock.now_ms()
         now = datetime.fromtimestamp(now_ms / 1000, UTC)
-        since = f"{now_ms - now_ms % DAY_MS - DAY_MS << 80:032x}"
+        since = first_id(now_ms // DAY_MS - 1)
         undecided = await self._undecided(connection, asked)
         never_asked = await connection.fetchval(_SQL["never_asked"], since, now - KNOWN_FOR)
         stuck = frozenset(str(row["id"]) for row in await connection.fetch(_SQL["stuck"], since, now - KNOWN_FOR))

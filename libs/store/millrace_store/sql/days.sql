@@ -1,6 +1,3 @@
--- name: take_lock
-SELECT pg_try_advisory_lock($1);
-
 -- name: dropped_among
 SELECT day FROM control.dropped_days WHERE day = ANY($1::date[]);
 

@@ -1,7 +1,4 @@
 -- What closing a day and verifying it ask of the receipt chain.
--- name: take_lock
-SELECT pg_try_advisory_lock($1);
-
 -- name: seed
 SELECT seed FROM read.receipt_seeds ORDER BY "offset" LIMIT 1;
 

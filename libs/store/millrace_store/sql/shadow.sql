@@ -1,6 +1,3 @@
--- name: take_lock
-SELECT pg_try_advisory_lock($1);
-
 -- name: schema_exists
 SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1);
 

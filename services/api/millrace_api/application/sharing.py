@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 from millrace_api.application.problems import Unavailable
 from millrace_core import limits
 from millrace_core.errors import Retry
+from millrace_core.restart import pause
 
 T = TypeVar("T")
 ANSWER_S_MAX = 2.0
@@ -37,7 +38,7 @@ class Shared(Generic[T]):
             waiting, self._waiting = self._waiting, []
             if waiting:
                 await self._answer(waiting)
-                await _stopped_within(stop, self._every_s)
+                await pause(stop, self._every_s)
         for future in self._waiting:
             _fail(future, Unavailable("The API is shutting down. Try again."))
 
@@ -61,14 +62,6 @@ async def _either(one: asyncio.Event, other: asyncio.Event) -> None:
     finally:
         for task in tasks:
             task.cancel()
-
-
-async def _stopped_within(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        pass
 
 
 def _fail(future: "asyncio.Future[T]", error: Exception) -> None:

@@ -11,8 +11,8 @@ def backoff_s(attempt: int) -> float:
     return limits.RESTART_BACKOFF_S[min(attempt, len(limits.RESTART_BACKOFF_S) - 1)]
 
 
-async def pause(stop: asyncio.Event, seconds: float) -> None:
-    """Wait so long, or until `stop` is set."""
+async def pause(event: asyncio.Event, seconds: float) -> None:
+    """Wait so long, or until the event is set: most often that the process shall stop."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            await stop.wait()
+            await event.wait()
