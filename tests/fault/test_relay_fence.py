@@ -19,6 +19,7 @@ from millrace_store import outbox
 from millrace_store.migrations import migrate
 from millrace_store.outbox import Entry
 from millrace_store.relay import Relay
+from tests.support.infra import end_session
 from tests.support.waiting import eventually
 
 
@@ -88,19 +89,6 @@ async def change(database: str, version: int) -> None:
         await connection.close()
 
 
-async def session_ends(database: str, name: str) -> None:
-    """What the server does to a session that says nothing for too long."""
-    connection = await asyncpg.connect(database)
-    try:
-        await connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE application_name = $1 AND datname = current_database()",
-            name,
-        )
-    finally:
-        await connection.close()
-
-
 async def what_stands(cluster: Cluster) -> list[bytes | None]:
     return [record.value for record in await read_all(cluster, ["control"])]
 
@@ -122,7 +110,7 @@ async def frozen_and_woken(
     first = Relay(database, writer=lambda: frozen, name="first relay")
     async with running(first):
         await eventually(lambda: frozen.holds, what="the first relay holds version 1")
-        await session_ends(database, "first relay")
+        await end_session(database, "first relay")
         async with running(Relay(database, writer=lambda: second, name="second relay")):
             await until_stands(cluster, b'{"version":1}')
             await change(database, 2)

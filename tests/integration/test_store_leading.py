@@ -8,12 +8,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-import asyncpg
-
 from millrace_core.errors import Stale
 from millrace_core.restart import pause
 from millrace_store.leading import Leader
 from millrace_store.pool import Connection, connect
+from tests.support.infra import end_session
 from tests.support.waiting import eventually
 
 LOCK = 7
@@ -91,15 +90,3 @@ async def test_a_server_that_is_away_is_said_and_waited_for_until_told_to_stop()
     async with running(worker):
         await eventually(lambda: "Postgres is away" in (worker.leader.ready() or ""))
     assert worker.lives == 0
-
-
-async def end_session(database: str, name: str) -> None:
-    connection = await asyncpg.connect(database)
-    try:
-        await connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE application_name = $1 AND datname = current_database()",
-            name,
-        )
-    finally:
-        await connection.close()

@@ -76,6 +76,19 @@ async def execute(dsn: str, statement: str) -> None:
         await connection.close()
 
 
+async def end_session(dsn: str, name: str) -> None:
+    """What the server does to a session that says nothing for too long: it ends those of this application name."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE application_name = $1 AND datname = current_database()",
+            name,
+        )
+    finally:
+        await connection.close()
+
+
 async def drop_topics(cluster: Cluster) -> None:
     """Delete every topic of the cluster's namespace, so that a session's broker stays small."""
     admin = AIOKafkaAdminClient(bootstrap_servers=cluster.bootstrap)

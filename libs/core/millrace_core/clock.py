@@ -1,6 +1,7 @@
 """Time as a seam: everything that needs the hour asks a Clock, so that tests can move it."""
 
 import time
+from datetime import UTC, datetime
 from typing import Protocol
 
 
@@ -14,6 +15,11 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Seconds since some start. Never goes back."""
         ...
+
+
+def utc_now(clock: Clock) -> datetime:
+    """The clock's wall time, as Postgres takes it."""
+    return datetime.fromtimestamp(clock.now_ms() / 1000, UTC)
 
 
 class SystemClock:

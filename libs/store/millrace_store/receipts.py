@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from millrace_store import leading, queries
+from millrace_store.aggregates import ms
 from millrace_store.pool import Connection
 from millrace_store.projection import Place
 
@@ -54,7 +55,7 @@ async def last_closed(connection: Connection) -> ClosedDay | None:
     if row is None:
         return None
     ends = {(topic, partition): offset for topic, partition, offset in json.loads(row["ends"])}
-    return ClosedDay(milliseconds(row["day"]), ends)
+    return ClosedDay(ms(row["day"]), ends)
 
 
 async def chain_before(connection: Connection, account: str, day: int) -> bytes | None:
@@ -66,7 +67,7 @@ async def chain_before(connection: Connection, account: str, day: int) -> bytes 
 async def contradictions(connection: Connection) -> list[tuple[str, int]]:
     """Accounts and days of which the log has two roots; the first few."""
     rows = await connection.fetch(_SQL["contradictions"], CONTRADICTIONS_MAX)
-    return [(row["account"], milliseconds(row["day"])) for row in rows]
+    return [(row["account"], ms(row["day"])) for row in rows]
 
 
 async def roots_of_day(connection: Connection, day: int, account: str | None) -> dict[str, StoredRoot]:
@@ -84,11 +85,6 @@ async def chunk(connection: Connection, account: str, day: int, first: int) -> t
 def moment(day: int) -> datetime:
     """A day's start as a column has it."""
     return datetime.fromtimestamp(day / 1000, UTC)
-
-
-def milliseconds(at: datetime) -> int:
-    """And back."""
-    return round(at.timestamp() * 1000)
 
 
 class SortedFacts:

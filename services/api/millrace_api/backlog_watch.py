@@ -2,11 +2,10 @@
 them off."""
 
 import asyncio
-from datetime import UTC, datetime
 
 from millrace_api.application.database import Database
 from millrace_api.application.problems import Unavailable
-from millrace_core.clock import Clock
+from millrace_core.clock import Clock, utc_now
 from millrace_core.restart import pause
 from millrace_runtime import metric_defs
 from millrace_runtime.metrics import Metrics
@@ -42,7 +41,7 @@ class BacklogWatch:
 
     async def _look(self, connection: Connection) -> None:
         outbox = await connection.fetchrow(_OUTBOX)
-        replays = await connection.fetchrow(_REPLAYS, datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC))
+        replays = await connection.fetchrow(_REPLAYS, utc_now(self._clock))
         assert outbox is not None
         assert replays is not None
         self._entries.set(outbox["entries"])

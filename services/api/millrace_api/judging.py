@@ -7,7 +7,7 @@ change and its event leaves the row that says so, and the next look writes it. N
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 from structlog.typing import FilteringBoundLogger
 
@@ -18,7 +18,7 @@ from millrace_api.application.disabling import Judged, Reason
 from millrace_api.application.problems import Problem
 from millrace_api.application.runs import Log
 from millrace_core import ids, limits
-from millrace_core.clock import Clock
+from millrace_core.clock import Clock, utc_now
 from millrace_core.errors import Retry
 from millrace_core.event import to_output
 from millrace_core.restart import pause
@@ -80,4 +80,4 @@ class EndpointJudge:
                 await disabling.told(connection, one, self._now())
 
     def _now(self) -> datetime:
-        return datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
+        return utc_now(self._clock)

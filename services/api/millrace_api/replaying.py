@@ -10,7 +10,7 @@ Not here: which events (`application.replays`), what becomes of them (the matche
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 from structlog.typing import FilteringBoundLogger
@@ -20,7 +20,7 @@ from millrace_api.application.problems import Problem
 from millrace_api.application.replays import Selection
 from millrace_api.application.runs import Log
 from millrace_core import ids, limits
-from millrace_core.clock import Clock
+from millrace_core.clock import Clock, utc_now
 from millrace_core.errors import Reject, Stale
 from millrace_core.event import to_output
 from millrace_core.record import Output
@@ -135,7 +135,7 @@ class Replaying:
         self._log.info("replay.ended", replay=ids.prefixed(ids.REPLAY, row["id"]), state=state, reason=reason)
 
     def _now(self) -> datetime:
-        return datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
+        return utc_now(self._clock)
 
 
 def taken(row: Row, selection: Selection, found: Sequence[Row], most: int) -> tuple[Sequence[Row], list[Output]]:

@@ -7,12 +7,12 @@ repeat: an account is found by its name, a given key by its digest.
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, cast, get_args
 
 from millrace_cli.settings import KeySettings
 from millrace_core import ids, limits
-from millrace_core.clock import SystemClock
+from millrace_core.clock import SystemClock, utc_now
 from millrace_core.credentials import Surface, hint, key_digest, new_key, new_ops_secret, parse_pepper
 from millrace_core.errors import Reject
 from millrace_core.keyring import KeyRing, key_secret
@@ -208,4 +208,4 @@ def _line(row: Row) -> str:
 
 
 def _now() -> datetime:
-    return datetime.fromtimestamp(SystemClock().now_ms() / 1000, UTC)
+    return utc_now(SystemClock())

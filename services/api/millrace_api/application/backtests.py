@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +22,7 @@ from millrace_api.application.replays import FIRST, Place
 from millrace_api.application.subscriptions import Target, Wanted
 from millrace_api.application.trials import Fit, Matched, Side, Tally, Trial
 from millrace_core import identifiers, ids, limits
-from millrace_core.clock import Clock
+from millrace_core.clock import Clock, utc_now
 from millrace_core.messages import Raw, SubscriptionControl
 from millrace_core.plans import parse_plan
 from millrace_store import queries
@@ -135,7 +135,7 @@ class Backtests:
             self._under_way.remove(account)
 
     def _span(self, asked: Asked) -> Span:
-        now = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
+        now = utc_now(self._clock)
         until = now if asked.until is None else asked.until
         if until > now:
             raise Invalid("lies ahead: a backtest is of what was received already", where="until")

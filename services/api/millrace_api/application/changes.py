@@ -10,14 +10,14 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Protocol
 
 from millrace_api.application.database import Database
 from millrace_api.application.problems import NotYetInForce, Unavailable
 from millrace_api.application.sharing import Shared
 from millrace_core import limits
-from millrace_core.clock import Clock
+from millrace_core.clock import Clock, utc_now
 from millrace_core.errors import Retry
 from millrace_store import outbox, queries
 from millrace_store.outbox import Entry
@@ -75,7 +75,7 @@ class Changes:
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Change]:
         """Committed when the block ends well; then returns once it is in force. Raises NotYetInForce after 15 s."""
-        now = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
+        now = utc_now(self._clock)
         async with self._database.writing() as tx:
             change = Change(tx, now)
             yield change

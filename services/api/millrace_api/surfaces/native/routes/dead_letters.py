@@ -1,6 +1,6 @@
 """`/v1/dead-letters`."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query
@@ -33,6 +33,7 @@ from millrace_api.surfaces.native.calls import (
     micros,
 )
 from millrace_core import limits
+from millrace_core.clock import utc_now
 from millrace_web import scopes
 
 router = APIRouter(
@@ -120,7 +121,7 @@ async def redrive_dead_letter(id: str, api: ApiHere, me: Publisher, idempotency_
 
 
 def _asker(api: ApiHere, me: Caller, key: str | None) -> Asker:
-    now = datetime.fromtimestamp(api.clock.now_ms() / 1000, UTC)
+    now = utc_now(api.clock)
     return Asker(me.account, me.id, now, redriving.ONCE if key is None else key)
 
 

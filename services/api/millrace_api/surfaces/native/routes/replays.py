@@ -1,6 +1,6 @@
 """`/v1/events/replay` and `/v1/replays`."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter
@@ -11,6 +11,7 @@ from millrace_api.application.replays import Counted, ReplayView
 from millrace_api.surfaces.native import answers, bodies
 from millrace_api.surfaces.native.answers import Many, One
 from millrace_api.surfaces.native.calls import ApiHere, Caller, ListingHere, NativeRoute, OnceHere, caller
+from millrace_core.clock import utc_now
 from millrace_web import scopes
 
 router = APIRouter(prefix="/v1", tags=["Replays"], route_class=NativeRoute)
@@ -60,4 +61,4 @@ async def cancel_replay(id: str, api: ApiHere, me: Publisher) -> Response:
 
 
 def _now(api: ApiHere) -> datetime:
-    return datetime.fromtimestamp(api.clock.now_ms() / 1000, UTC)
+    return utc_now(api.clock)
