@@ -213,13 +213,17 @@ async def test_asked_again_under_its_key_it_is_the_same_replay(api: ApiWorld) ->
     await stored(api, "e:replay/once", b"{}")
     body = orjson.dumps(asked("e:replay/once"))
 
-    async def ask(raw: bytes = body, key: str | None = None) -> Answer:
-        return await api.ask("POST", "/v1/events/replay", raw=raw, key=key, headers={"idempotency-key": "once"})
+    async def ask(raw: bytes = body, key: str | None = None, once: str = "once") -> Answer:
+        return await api.ask("POST", "/v1/events/replay", raw=raw, key=key, headers={"idempotency-key": once})
 
     counted = await ask(orjson.dumps(asked("e:replay/once", dry_run=True)))
     assert counted.status == 200, "only counted: the key still stands for nothing"
-    refused = await ask(orjson.dumps(asked("e:replay/once", until="2999-01-01T00:00:00Z")))
-    assert refused.status == 400
+    wrong = orjson.dumps(asked("e:replay/once", until="2999-01-01T00:00:00Z"))
+    refused, again = await ask(wrong, once="refused"), await ask(wrong, once="refused")
+    assert (refused.status, again.status) == (400, 400)
+    assert again.body == refused.body, "what cannot be accepted is refused alike, request id included"
+    assert again.headers["idempotency-replayed"] == "true"
+    assert (await ask(once="refused")).status == 409, "the key stands for the refused request"
     answers = await asyncio.gather(*(ask() for _ in range(5)))
     assert {answer.status for answer in answers} == {202}
     assert len({answer.body for answer in answers}) == 1

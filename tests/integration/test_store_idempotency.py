@@ -32,13 +32,13 @@ async def test_the_second_waits_for_the_first(migrated: str, ends: str) -> None:
     first, second = await asyncpg.connect(migrated), await asyncpg.connect(migrated)
     transaction = first.transaction()
     await transaction.start()
-    assert await idempotency.claim(first, ASKED, now=NOW) is None
+    assert (await idempotency.claim(first, ASKED, now=NOW)).answer is None
     waiting = asyncio.ensure_future(idempotency.claim(second, ASKED, now=NOW))
     await idempotency.keep(first, ASKED, ANSWER)
     done, _ = await asyncio.wait([waiting], timeout=0.1)
     assert not done
     await (transaction.commit() if ends == "well" else transaction.rollback())
-    assert await waiting == (ANSWER if ends == "well" else None)
+    assert (await waiting).answer == (ANSWER if ends == "well" else None)
     await first.close()
     await second.close()
 
@@ -48,13 +48,13 @@ async def test_a_key_is_one_request_of_one_api_key_for_a_day(migrated: str) -> N
     await idempotency.claim(connection, ASKED, now=NOW)
     await idempotency.keep(connection, ASKED, ANSWER)
     await idempotency.keep(connection, ASKED, Answer(200, b"a later one"))
-    assert await idempotency.claim(connection, ASKED, now=NOW + DAY - timedelta(seconds=1)) == ANSWER
+    assert (await idempotency.claim(connection, ASKED, now=NOW + DAY - timedelta(seconds=1))).answer == ANSWER
     other = Asked("acc_1", "key_1", "k", b"another digest")
     with pytest.raises(Stale):
         await idempotency.claim(connection, other, now=NOW)
-    assert await idempotency.claim(connection, Asked("acc_1", "key_2", "k", b"digest"), now=NOW) is None
-    assert await idempotency.claim(connection, Asked("acc_2", "key_1", "k", b"digest"), now=NOW) is None
-    assert await idempotency.claim(connection, other, now=NOW + DAY) is None
+    assert (await idempotency.claim(connection, Asked("acc_1", "key_2", "k", b"digest"), now=NOW)).answer is None
+    assert (await idempotency.claim(connection, Asked("acc_2", "key_1", "k", b"digest"), now=NOW)).answer is None
+    assert (await idempotency.claim(connection, other, now=NOW + DAY)).answer is None
     await connection.close()
 
 

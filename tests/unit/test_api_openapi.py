@@ -6,8 +6,8 @@ from jsonschema import Draft202012Validator
 
 from millrace_api import http, openapi
 from millrace_api.application.api import Api
+from millrace_api.surfaces.calls import OPEN_PLAN
 from millrace_api.surfaces.native import bodies
-from millrace_api.surfaces.native.calls import OPEN_PLAN
 from millrace_core.clock import ManualClock
 from millrace_web.rate_limits import RateLimits
 from tests.support import asgi

@@ -68,7 +68,7 @@ def make_app(envelope: Envelope, requests: Requests) -> ASGIApp:
     async def theirs(key: Annotated[ApiKey, Depends(require("manage:jobs"))]) -> None: ...
 
     limited = BodyLimit(app, envelope_of=lambda _: envelope, bytes_max_of=lambda _: BYTES_MAX)
-    return Observed(RequestIds(limited), surface=envelope.surface, observer=requests)
+    return Observed(RequestIds(limited), surface_of=lambda _: envelope.surface, observer=requests)
 
 
 @pytest.fixture

@@ -37,16 +37,23 @@ class Answer:
     body: bytes
 
 
-async def claim(tx: Connection, asked: Asked, *, now: datetime) -> Answer | None:
-    """The answer that was given before, or None: do it, and `keep` what is answered. Raises Stale when the key stands
-    for another request."""
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Since when the key stands for the request, and what was answered; None = do it, and `keep` what is answered."""
+
+    at: datetime
+    answer: Answer | None
+
+
+async def claim(tx: Connection, asked: Asked, *, now: datetime) -> Claimed:
+    """Take the key, or find what came of it. Raises Stale when it stands for another request."""
     over = now - timedelta(milliseconds=limits.IDEMPOTENCY_KEPT_MS)
     await tx.execute(_SQL["forget"], asked.account, over, _FORGOTTEN_AT_ONCE)
     row = await tx.fetchrow(_SQL["claim"], *_named(asked), now, over)
     assert row is not None
     if row["request"] != asked.request:
         raise Stale("the key stands for another request")
-    return None if row["status"] is None else Answer(row["status"], row["body"])
+    return Claimed(row["asked_at"], None if row["status"] is None else Answer(row["status"], row["body"]))
 
 
 async def keep(tx: Connection, asked: Asked, answer: Answer) -> None:

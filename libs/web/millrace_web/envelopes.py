@@ -3,6 +3,8 @@
 | surface | success | error |
 |---|---|---|
 | ingest | `{success, …}` | `{message, code, requestId}` |
+| ops | the object | `{error: {code, message, details, request_id}}`, codes lower case |
+| intake | `{success: true, data}` | `{success: false, error: {code, message, details}}`, codes lower case |
 | automation (also native) | `{success: true, data, meta}` | `{success: false, error: {code, message, details}}` |
 
 Anything that goes wrong below, be it FastAPI's own refusal, an unknown path or a bug, comes out in the surface's
@@ -48,11 +50,29 @@ def _automation_error(error: ApiError, request_id: str) -> Mapping[str, Any]:
     return {"success": False, "error": inner}
 
 
+def _lower(code: str) -> str:
+    """How the surfaces write codes that write them small."""
+    return {"VALIDATION_ERROR": "validation_failed", "BAD_REQUEST": "validation_failed"}.get(code, code.lower())
+
+
+def _ops_error(error: ApiError, request_id: str) -> Mapping[str, Any]:
+    inner: dict[str, Any] = {"code": _lower(error.code), "message": error.message}
+    inner |= {"details": dict(error.details)} if error.details else {}
+    return {"error": inner | {"request_id": request_id}}
+
+
+def _intake_error(error: ApiError, request_id: str) -> Mapping[str, Any]:
+    inner: dict[str, Any] = {"code": _lower(error.code), "message": error.message, "details": dict(error.details or {})}
+    return {"success": False, "error": inner | {"request_id": request_id}}
+
+
 def _automation_success(data: Any, meta: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return {"success": True, "data": data, "meta": dict(meta or {})}
 
 
 INGEST = Envelope("ingest", _ingest_error, lambda data, _: {"success": True, **data})
+OPS = Envelope("ops", _ops_error, lambda data, _: data)
+INTAKE = Envelope("intake", _intake_error, lambda data, _: {"success": True, "data": data}, body_too_large=400)
 AUTOMATION = Envelope("automation", _automation_error, _automation_success)
 
 EnvelopeOf = Callable[[Scope], Envelope]

@@ -1,6 +1,7 @@
 """RED for a surface: each answer, with its route as declared (never the path as asked: that has no bound)."""
 
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,16 +19,16 @@ class HttpObserver(Protocol):
 class Observed:
     """The ASGI layer. A request that ended without an answer (the client went away) counts as status 499."""
 
-    def __init__(self, app: ASGIApp, *, surface: str, observer: HttpObserver) -> None:
+    def __init__(self, app: ASGIApp, *, surface_of: Callable[[Scope], str], observer: HttpObserver) -> None:
         self._app = app
-        self._surface = surface
+        self._surface_of = surface_of
         self._observer = observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status, began = 499, time.perf_counter()
+        status, began, surface = 499, time.perf_counter(), self._surface_of(scope)
 
         async def watched(message: Message) -> None:
             nonlocal status
@@ -35,12 +36,12 @@ class Observed:
                 status = message["status"]
             await send(message)
 
-        self._observer.began(self._surface)
+        self._observer.began(surface)
         try:
             await self._app(scope, receive, watched)
         finally:
             seconds = time.perf_counter() - began
-            self._observer.answered(self._surface, route_of(scope), scope["method"], status, seconds)
+            self._observer.answered(surface, route_of(scope), scope["method"], status, seconds)
 
 
 def route_of(scope: Scope) -> str:

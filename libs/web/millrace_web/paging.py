@@ -37,6 +37,32 @@ class PageQuery:
     limit: Limit = limits.PAGE_LIMIT_DEFAULT
 
 
+NUMBER_MAX = 10_000
+"""The last page that can be asked for by number: what lies beyond is for cursors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """The query of lists that are also paged by number: `page` or `cursor`, not both."""
+
+    cursor: CursorText = None
+    limit: Limit = limits.PAGE_LIMIT_DEFAULT
+    page: Annotated[int | None, Query(ge=1, le=NUMBER_MAX, description="The page's number, from 1.")] = None
+
+    def __post_init__(self) -> None:
+        if self.cursor is not None and self.page is not None:
+            raise invalid("page: not together with cursor; use one of them")
+
+    @property
+    def number(self) -> int:
+        return self.page or 1
+
+    @property
+    def skipped(self) -> int:
+        """How many items lie on the pages before."""
+        return (self.number - 1) * self.limit
+
+
 T = TypeVar("T")
 
 

@@ -1,34 +1,33 @@
 """The application that the HTTP server serves: surfaces, errors in each surface's envelope, documentation.
 
-Layers from outside: request id, counting, limit of the body, routes. What a use case refuses becomes an error of the
-surface that asked. Later surfaces are further packages beside `surfaces/native`: their routers are included here, and
-`envelope_of` tells them apart by path.
+Layers from outside: request id, counting, refusals kept under their key, limit of the body, routes. What a use case
+refuses becomes an error of the surface that was asked; `surfaces.which` tells surfaces apart.
 """
 
 from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.responses import RedirectResponse, Response
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp
 
 from millrace_api import docs, openapi
 from millrace_api.application.api import Api
 from millrace_api.application.problems import Problem
+from millrace_api.surfaces.automation import surface as automation
+from millrace_api.surfaces.intake import surface as intake
 from millrace_api.surfaces.native import surface as native
-from millrace_api.surfaces.native.problems import to_api_error
+from millrace_api.surfaces.once import Answered, Refusals, on_answered
+from millrace_api.surfaces.ops import surface as ops
+from millrace_api.surfaces.problems import to_api_error
+from millrace_api.surfaces.which import envelope_of, surface_of
 from millrace_core.errors import Retry
 from millrace_web.authentication import Authenticator
 from millrace_web.body_limit import BodyLimit
-from millrace_web.envelopes import AUTOMATION, Envelope, error_response, install_errors
+from millrace_web.envelopes import error_response, install_errors
 from millrace_web.observed import HttpObserver, Observed
 from millrace_web.paging import Cursors
 from millrace_web.rate_limits import RateLimits
 from millrace_web.request_ids import RequestIds, request_id_of
-
-
-def envelope_of(scope: Scope) -> Envelope:
-    """How errors on this path are written."""
-    return AUTOMATION
 
 
 def application(
@@ -51,7 +50,9 @@ def application(
     install_errors(app, envelope_of)
     for kind in (Problem, Retry):
         app.add_exception_handler(kind, _on_problem)
-    app.include_router(native.router())
+    app.add_exception_handler(Answered, on_answered)
+    for surface in (ops, intake, automation, native):
+        app.include_router(surface.router())
     app.include_router(docs.router())
     _add_root(app)
     return app
@@ -60,7 +61,7 @@ def application(
 def layered(app: FastAPI, *, observer: HttpObserver) -> ASGIApp:
     """The application as it is served."""
     limited = BodyLimit(app, envelope_of=envelope_of)
-    return RequestIds(Observed(limited, surface=native.NAME, observer=observer))
+    return RequestIds(Observed(Refusals(limited, app.state.api), surface_of=surface_of, observer=observer))
 
 
 def _add_root(app: FastAPI) -> None:

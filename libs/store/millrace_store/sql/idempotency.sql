@@ -14,7 +14,7 @@ ON CONFLICT (account, api_key, key) DO UPDATE SET
     status = CASE WHEN k.asked_at > $6 THEN k.status END,
     body = CASE WHEN k.asked_at > $6 THEN k.body END,
     asked_at = CASE WHEN k.asked_at > $6 THEN k.asked_at ELSE excluded.asked_at END
-RETURNING request, status, body;
+RETURNING request, status, body, asked_at;
 
 -- The first answer stands.
 -- name: keep

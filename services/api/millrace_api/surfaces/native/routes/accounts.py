@@ -7,12 +7,13 @@ from starlette.responses import Response
 
 from millrace_api.application import accounts
 from millrace_api.application.accounts import AccountView
-from millrace_api.surfaces.native import answers, bodies
-from millrace_api.surfaces.native.answers import One
-from millrace_api.surfaces.native.calls import ApiHere, Caller, NativeRoute, caller
+from millrace_api.surfaces import answers
+from millrace_api.surfaces.answers import One
+from millrace_api.surfaces.calls import ApiHere, Caller, StrictRoute, caller
+from millrace_api.surfaces.native import bodies
 from millrace_web import scopes
 
-router = APIRouter(prefix="/v1/accounts", tags=["Account"], route_class=NativeRoute)
+router = APIRouter(prefix="/v1/accounts", tags=["Account"], route_class=StrictRoute)
 Anyone = Annotated[Caller, caller(None)]
 Manager = Annotated[Caller, caller(scopes.MANAGE_KEYS)]
 

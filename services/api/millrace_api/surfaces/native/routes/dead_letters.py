@@ -17,27 +17,28 @@ from millrace_api.application.dead_letters import (
     place_of,
 )
 from millrace_api.application.redriving import Asker, Redriven
-from millrace_api.surfaces.native import answers, bodies
-from millrace_api.surfaces.native.answers import Many, One
-from millrace_api.surfaces.native.calls import (
+from millrace_api.surfaces import answers
+from millrace_api.surfaces.answers import Many, One
+from millrace_api.surfaces.calls import (
     START,
     ApiHere,
     Caller,
     Listing,
     ListingHere,
-    NativeRoute,
-    OnceHere,
+    StrictRoute,
     arrived,
     caller,
     from_micros,
     micros,
 )
+from millrace_api.surfaces.native import bodies
+from millrace_api.surfaces.once import OnceHere
 from millrace_core import limits
 from millrace_core.clock import utc_now
 from millrace_web import scopes
 
 router = APIRouter(
-    prefix="/v1/dead-letters", tags=["Dead letters"], route_class=NativeRoute, dependencies=[Depends(arrived)]
+    prefix="/v1/dead-letters", tags=["Dead letters"], route_class=StrictRoute, dependencies=[Depends(arrived)]
 )
 Reader = Annotated[Caller, caller(scopes.READ_EVENTS)]
 Publisher = Annotated[Caller, caller(scopes.PUBLISH_EVENTS)]
@@ -104,13 +105,10 @@ async def redrive_dead_letters(body: bodies.LettersToRedrive, api: ApiHere, me: 
         async with api.database.asking() as tx:
             letters = await redriving.count(tx, me.account, chosen)
         return answers.one(Redriven(letters, written=0, refused=0, left=letters))
-    async with api.database.writing() as tx:
-        earlier = await once.earlier(tx, now=asker.now)
-    if earlier is not None:
-        return earlier
-    done = await redriving.many(api.database, api.log, asker, chosen)
-    async with api.database.writing() as tx:
-        return await once.kept(tx, answers.one(done))
+    async with once.holding(api) as holding:
+        done = await redriving.many(api.database, api.log, asker, chosen)
+        holding.answer = answers.one(done)
+    return holding.answered()
 
 
 @router.post("/{id}/redrive", status_code=202, response_model=One[DeadLetterView], responses=answers.WRITE)

@@ -8,13 +8,13 @@ from starlette.responses import Response
 from millrace_api.application import deliveries, traces
 from millrace_api.application.deliveries import DeliverySummary, DeliveryView
 from millrace_api.application.traces import Trace
-from millrace_api.surfaces.native import answers
-from millrace_api.surfaces.native.answers import Many, One
-from millrace_api.surfaces.native.calls import ApiHere, Caller, ListingHere, NativeRoute, arrived, caller, micros
+from millrace_api.surfaces import answers
+from millrace_api.surfaces.answers import Many, One
+from millrace_api.surfaces.calls import ApiHere, Caller, ListingHere, StrictRoute, arrived, caller, micros
 from millrace_web import scopes
 
 router = APIRouter(
-    prefix="/v1/deliveries", tags=["Deliveries"], route_class=NativeRoute, dependencies=[Depends(arrived)]
+    prefix="/v1/deliveries", tags=["Deliveries"], route_class=StrictRoute, dependencies=[Depends(arrived)]
 )
 Reader = Annotated[Caller, caller(scopes.READ_DELIVERIES)]
 Status = Annotated[str | None, Query(max_length=32, description=f"One of {', '.join(deliveries.STATUSES)}.")]

@@ -8,12 +8,12 @@ from starlette.responses import Response
 from millrace_api.application import events, traces
 from millrace_api.application.events import EventSummary, EventView
 from millrace_api.application.traces import Trace
-from millrace_api.surfaces.native import answers
-from millrace_api.surfaces.native.answers import Many, One
-from millrace_api.surfaces.native.calls import ApiHere, Caller, ListingHere, NativeRoute, arrived, caller, micros
+from millrace_api.surfaces import answers
+from millrace_api.surfaces.answers import Many, One
+from millrace_api.surfaces.calls import ApiHere, Caller, ListingHere, StrictRoute, arrived, caller, micros
 from millrace_web import scopes
 
-router = APIRouter(prefix="/v1/events", tags=["Events"], route_class=NativeRoute, dependencies=[Depends(arrived)])
+router = APIRouter(prefix="/v1/events", tags=["Events"], route_class=StrictRoute, dependencies=[Depends(arrived)])
 Reader = Annotated[Caller, caller(scopes.READ_EVENTS)]
 Identifier = Annotated[
     str | None, Query(max_length=256, description="Only events of this identifier.", examples=["e:github/push"])

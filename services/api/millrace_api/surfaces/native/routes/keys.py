@@ -7,12 +7,13 @@ from starlette.responses import Response
 
 from millrace_api.application import keys
 from millrace_api.application.keys import KeyView, NewKeyView
-from millrace_api.surfaces.native import answers, bodies
-from millrace_api.surfaces.native.answers import Many, One
-from millrace_api.surfaces.native.calls import ApiHere, Caller, ListingHere, NativeRoute, caller
+from millrace_api.surfaces import answers
+from millrace_api.surfaces.answers import Many, One
+from millrace_api.surfaces.calls import ApiHere, Caller, ListingHere, StrictRoute, caller
+from millrace_api.surfaces.native import bodies
 from millrace_web import scopes
 
-router = APIRouter(prefix="/v1/keys", tags=["API keys"], route_class=NativeRoute)
+router = APIRouter(prefix="/v1/keys", tags=["API keys"], route_class=StrictRoute)
 Manager = Annotated[Caller, caller(scopes.MANAGE_KEYS)]
 
 

@@ -11,14 +11,15 @@ from millrace_api.application import plans, runs
 from millrace_api.application.api import Api
 from millrace_api.application.plans import Kind, PlanView
 from millrace_api.application.problems import Invalid
-from millrace_api.surfaces.native import answers, bodies
-from millrace_api.surfaces.native.answers import Deleted, Many, One
-from millrace_api.surfaces.native.calls import ApiHere, Caller, ListingHere, NativeRoute, caller
+from millrace_api.surfaces import answers
+from millrace_api.surfaces.answers import Deleted, Many, One
+from millrace_api.surfaces.calls import ApiHere, Caller, ListingHere, StrictRoute, caller
+from millrace_api.surfaces.native import bodies
 from millrace_web import scopes
 from millrace_web.positions import Position
 
-jobs = APIRouter(prefix="/v1/jobs", tags=["Jobs"], route_class=NativeRoute)
-chains = APIRouter(prefix="/v1/chains", tags=["Chains"], route_class=NativeRoute)
+jobs = APIRouter(prefix="/v1/jobs", tags=["Jobs"], route_class=StrictRoute)
+chains = APIRouter(prefix="/v1/chains", tags=["Chains"], route_class=StrictRoute)
 Reader = Annotated[Caller, caller(scopes.READ_JOBS)]
 Manager = Annotated[Caller, caller(scopes.MANAGE_JOBS)]
 Starter = Annotated[Caller, caller(scopes.MANAGE_RUNS)]

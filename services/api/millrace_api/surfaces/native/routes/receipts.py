@@ -10,14 +10,14 @@ from starlette.responses import Response
 
 from millrace_api.application import receipts
 from millrace_api.application.receipts import Proof, Receipt, RootView
-from millrace_api.surfaces.native import answers
-from millrace_api.surfaces.native.answers import Many, One
-from millrace_api.surfaces.native.calls import (
+from millrace_api.surfaces import answers
+from millrace_api.surfaces.answers import Many, One
+from millrace_api.surfaces.calls import (
     START,
     ApiHere,
     Caller,
     ListingHere,
-    NativeRoute,
+    StrictRoute,
     arrived,
     caller,
     from_micros,
@@ -26,9 +26,9 @@ from millrace_api.surfaces.native.calls import (
 )
 from millrace_web import scopes
 
-router = APIRouter(prefix="/v1", tags=["Receipts"], route_class=NativeRoute, dependencies=[Depends(arrived)])
+router = APIRouter(prefix="/v1", tags=["Receipts"], route_class=StrictRoute, dependencies=[Depends(arrived)])
 public = APIRouter(
-    prefix="/v1/receipts", tags=["Receipts"], route_class=NativeRoute, dependencies=[Depends(open_to_all)]
+    prefix="/v1/receipts", tags=["Receipts"], route_class=StrictRoute, dependencies=[Depends(open_to_all)]
 )
 EventReader = Annotated[Caller, caller(scopes.READ_EVENTS)]
 RunReader = Annotated[Caller, caller(scopes.READ_RUNS)]

@@ -8,13 +8,15 @@ from starlette.responses import Response
 
 from millrace_api.application import replays
 from millrace_api.application.replays import Counted, ReplayView
-from millrace_api.surfaces.native import answers, bodies
-from millrace_api.surfaces.native.answers import Many, One
-from millrace_api.surfaces.native.calls import ApiHere, Caller, ListingHere, NativeRoute, OnceHere, caller
+from millrace_api.surfaces import answers
+from millrace_api.surfaces.answers import Many, One
+from millrace_api.surfaces.calls import ApiHere, Caller, ListingHere, StrictRoute, caller
+from millrace_api.surfaces.native import bodies
+from millrace_api.surfaces.once import OnceHere
 from millrace_core.clock import utc_now
 from millrace_web import scopes
 
-router = APIRouter(prefix="/v1", tags=["Replays"], route_class=NativeRoute)
+router = APIRouter(prefix="/v1", tags=["Replays"], route_class=StrictRoute)
 Reader = Annotated[Caller, caller(scopes.READ_EVENTS)]
 Publisher = Annotated[Caller, caller(scopes.PUBLISH_EVENTS)]
 LISTING = "replays"
@@ -29,12 +31,10 @@ async def replay_events(body: bodies.NewReplay, api: ApiHere, me: Publisher, onc
         await api.arrivals.caught_up()
         counted = await replays.count(api.database, me.account, wanted, now=_now(api), clock=api.clock.monotonic)
         return answers.one(counted)
-    async with api.database.writing() as tx:
-        earlier = await once.earlier(tx, now=_now(api))
-        if earlier is not None:
-            return earlier
-        made = await replays.create(tx, me.account, wanted, now=_now(api), requested_by=me.id)
-        return await once.kept(tx, answers.one(made, status=202))
+    async with once.changing(api) as doing:
+        made = await replays.create(doing.tx, me.account, wanted, now=_now(api), requested_by=me.id)
+        doing.answer = answers.one(made, status=202)
+    return doing.answered()
 
 
 @router.get("/replays", response_model=Many[ReplayView], responses=answers.READ)

@@ -8,14 +8,14 @@ from starlette.responses import Response
 from millrace_api.application import runs, traces
 from millrace_api.application.runs import RunSummary, RunView
 from millrace_api.application.traces import Trace
-from millrace_api.surfaces.native import answers
-from millrace_api.surfaces.native.answers import Many, One
-from millrace_api.surfaces.native.calls import ApiHere, Caller, ListingHere, NativeRoute, arrived, caller, micros
+from millrace_api.surfaces import answers
+from millrace_api.surfaces.answers import Many, One
+from millrace_api.surfaces.calls import ApiHere, Caller, ListingHere, StrictRoute, arrived, caller, micros
 from millrace_api.surfaces.native.routes.plans import StartedRun
 from millrace_web import scopes
 from millrace_web.positions import Position
 
-router = APIRouter(prefix="/v1/runs", tags=["Runs"], route_class=NativeRoute, dependencies=[Depends(arrived)])
+router = APIRouter(prefix="/v1/runs", tags=["Runs"], route_class=StrictRoute, dependencies=[Depends(arrived)])
 Reader = Annotated[Caller, caller(scopes.READ_RUNS)]
 Manager = Annotated[Caller, caller(scopes.MANAGE_RUNS)]
 Status = Annotated[str | None, Query(max_length=32, description=f"One of {', '.join(runs.STATUSES)}.")]

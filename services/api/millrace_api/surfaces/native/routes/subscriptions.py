@@ -8,24 +8,25 @@ from starlette.responses import Response
 from millrace_api.application import subscriptions
 from millrace_api.application.backtests import Report, Span
 from millrace_api.application.subscriptions import SubscriptionView
-from millrace_api.surfaces.native import answers, bodies
-from millrace_api.surfaces.native.answers import Deleted, Many, One, Part
-from millrace_api.surfaces.native.calls import (
+from millrace_api.surfaces import answers
+from millrace_api.surfaces.answers import Deleted, Many, One, Part
+from millrace_api.surfaces.calls import (
     ApiHere,
     Caller,
     CursorsHere,
     ListingHere,
-    NativeRoute,
+    StrictRoute,
     caller,
     from_micros,
     micros,
 )
+from millrace_api.surfaces.native import bodies
 from millrace_core import ids
 from millrace_web import scopes
 from millrace_web.authentication import require
 from millrace_web.paging import Cursors
 
-router = APIRouter(prefix="/v1/subscriptions", tags=["Subscriptions"], route_class=NativeRoute)
+router = APIRouter(prefix="/v1/subscriptions", tags=["Subscriptions"], route_class=StrictRoute)
 Reader = Annotated[Caller, caller(scopes.READ_SUBSCRIPTIONS)]
 Manager = Annotated[Caller, caller(scopes.MANAGE_SUBSCRIPTIONS)]
 EventReader = Annotated[Caller, caller(scopes.READ_EVENTS)]

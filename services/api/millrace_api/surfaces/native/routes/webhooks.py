@@ -7,12 +7,13 @@ from starlette.responses import Response
 
 from millrace_api.application import webhooks
 from millrace_api.application.webhooks import EndpointView, NewEndpointView
-from millrace_api.surfaces.native import answers, bodies
-from millrace_api.surfaces.native.answers import Deleted, Many, One
-from millrace_api.surfaces.native.calls import ApiHere, Caller, ListingHere, NativeRoute, caller
+from millrace_api.surfaces import answers
+from millrace_api.surfaces.answers import Deleted, Many, One
+from millrace_api.surfaces.calls import ApiHere, Caller, ListingHere, StrictRoute, caller
+from millrace_api.surfaces.native import bodies
 from millrace_web import scopes
 
-router = APIRouter(prefix="/v1/webhooks", tags=["Webhooks"], route_class=NativeRoute)
+router = APIRouter(prefix="/v1/webhooks", tags=["Webhooks"], route_class=StrictRoute)
 Reader = Annotated[Caller, caller(scopes.READ_WEBHOOKS)]
 Manager = Annotated[Caller, caller(scopes.MANAGE_WEBHOOKS)]
 

@@ -1,4 +1,7 @@
-"""What native routes are given: the API, the caller, pages, and reads that wait for the caller's own writes."""
+"""What routes of every surface are given: the API, the caller, pages, and reads that wait for the caller's own writes.
+
+Not here: requests that are done once under an Idempotency-Key (`once`).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,18 +14,12 @@ from fastapi import Depends, Header, Request, Response
 from fastapi.routing import APIRoute
 
 from millrace_api.application.api import Api
-from millrace_api.application.problems import KeyReused, NotYetReadable
-from millrace_api.surfaces.native import answers
+from millrace_api.application.problems import NotYetReadable
 from millrace_core import ids
-from millrace_core.errors import Stale
-from millrace_store import idempotency
-from millrace_store.idempotency import Answer, Asked
-from millrace_store.pool import Connection
 from millrace_web import positions
 from millrace_web.api_keys import ApiKey
 from millrace_web.authentication import require
 from millrace_web.errors import ApiError
-from millrace_web.idempotency import IdempotencyKey, digest_of
 from millrace_web.paging import Cursors, Page, PageQuery
 
 T = TypeVar("T")
@@ -42,7 +39,7 @@ class StrictRequest(Request):
         return self._json
 
 
-class NativeRoute(APIRoute):
+class StrictRoute(APIRoute):
     """A route whose body is read strictly."""
 
     def get_route_handler(self) -> Any:
@@ -133,43 +130,6 @@ def caller(scope: str | None) -> Any:
 
 
 Caller = ApiKey
-
-
-@dataclass(frozen=True, slots=True)
-class Once:
-    """A request that is done once if it brings an Idempotency-Key: asked again, it gets the answer it got."""
-
-    asked: Asked | None
-
-    @property
-    def key(self) -> str | None:
-        return None if self.asked is None else self.asked.key
-
-    async def earlier(self, tx: Connection, *, now: datetime) -> Response | None:
-        """The answer it got; None = do it. Raises KeyReused when the key was another request's."""
-        try:
-            answer = None if self.asked is None else await idempotency.claim(tx, self.asked, now=now)
-        except Stale:
-            raise KeyReused() from None
-        return None if answer is None else answers.again(answer)
-
-    async def kept(self, tx: Connection, answer: Response) -> Response:
-        """The answer, which is given again from now on."""
-        if self.asked is not None:
-            await idempotency.keep(tx, self.asked, Answer(answer.status_code, bytes(answer.body)))
-        return answer
-
-
-async def once(
-    request: Request, me: Annotated[ApiKey, Depends(require(None))], idempotency_key: IdempotencyKey = None
-) -> Once:
-    """This request, told apart by its key and what it asks."""
-    if idempotency_key is None:
-        return Once(None)
-    return Once(Asked(me.account, me.id, idempotency_key, await digest_of(request)))
-
-
-OnceHere = Annotated[Once, Depends(once)]
 
 
 def open_to_all(request: Request) -> None:

@@ -1,4 +1,5 @@
-"""What native routes answer: the automation envelope, written once, and its shape for the OpenAPI document.
+"""What native and automation routes answer: the automation envelope, written once, and its shape for the OpenAPI
+document. `Json`, `again` and `position_of` serve every surface.
 
 Times are ISO 8601 in UTC. JSON that came in as bytes (an event's properties) goes out as the same bytes.
 """
@@ -19,6 +20,7 @@ from millrace_web.paging import Page
 from millrace_web.positions import Position
 
 T = TypeVar("T")
+REPLAYED_BYTES = REPLAYED.lower().encode()
 
 
 class Meta(BaseModel):

@@ -1,0 +1,1 @@
+"""The automation surface (seed 004): workflows, executions, forms, credentials, integrations, under `/v1`."""
