@@ -13,7 +13,7 @@ from pathlib import Path
 
 import uvloop
 
-from tests.bench import growth, growth_rows, ingest, matching, report, webhooks
+from tests.bench import growth, growth_rows, ingest, matching, report, surfaces, webhooks
 from tests.bench.plots import Plot
 from tests.bench.plots import write as draw
 from tests.bench.report import Figure
@@ -39,6 +39,7 @@ def plan(quick: bool) -> dict[str, Measure]:
         "restart": lambda s: growth.restart(s, keys=100_000 if quick else 1_000_000, runs=10_000 if quick else 100_000),
         "backlog": lambda s: growth.backlog(s, count=100_000 if quick else 1_000_000),
         "rows": lambda s: growth_rows.lists(s, rows=1_000_000 if quick else 10_000_000),
+        "surfaces": lambda s: surfaces.run(s, rate=50, seconds=10 if quick else 60),
         "webhooks": lambda s: webhooks.run(
             s,
             latency_s=15 if quick else 60,
