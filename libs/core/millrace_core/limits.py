@@ -235,6 +235,23 @@ METER_KEPT_S = 60.0
 # One series for each account and identifier in Prometheus, up to here; the rest are summed under the identifier `*`.
 METER_SERIES_MAX = 1_000
 
+# ── signed requests ─────────────────────────────────────────────────────────────────────────────────────────────────
+# So far a request's time may lie from ours, before or after.
+SIGNED_REQUEST_S = 300
+NONCE_CHARS_MIN = 8
+NONCE_CHARS_MAX = 128
+# Of those whose time is over, as many are forgotten with each that is spent.
+NONCES_FORGOTTEN_AT_ONCE = 10
+
+# ── rate limits ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# Of windows up to so long every request is remembered.
+WINDOW_EXACT_S_MAX = 60
+WINDOWS_COUNTED_MAX = 100_000
+# So long a request waits for the store of rate limits, and so long it is left alone when it does not answer.
+WINDOWS_WAIT_S_MAX = 0.05
+WINDOWS_AWAY_S = 1.0
+WINDOWS_CONNECTIONS_MAX = 50
+
 # ── the API ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 PAGE_LIMIT_DEFAULT = 20
 PAGE_LIMIT_MAX = 100
@@ -265,6 +282,7 @@ assert BODY_BYTES_MAX + PLAN_BYTES_MAX + 65_536 < RECORD_VALUE_BYTES_MAX, "a run
 assert STEP_CONTEXT_BYTES_MAX + PLAN_BYTES_MAX + 65_536 < RECORD_VALUE_BYTES_MAX, "a live run must fit its record"
 assert BODY_BYTES_MAX < STEP_CONTEXT_BYTES_MAX, "every event can be a step's input"
 assert STEPS_RELEASED_MAX < LANES_BUFFERED_MAX, "no account may fill the executor's buffer"
+assert NONCE_CHARS_MAX <= UNIQUE_KEY_CHARS_MAX, "a nonce can stand for an event's unique key"
 assert BATCH_HELD_S_MAX <= SESSION_TIMEOUT_S, "a batch is thrown away before its partition can have another owner"
 assert HEARTBEAT_S * 3 <= SESSION_TIMEOUT_S, "three heartbeats may be lost"
 assert RETENTION_DAYS_MIN >= 3, "what the reconciler counts, two days, is there"

@@ -11,6 +11,7 @@ from millrace_web.api_keys import Accounts, ApiKey, ApiKeys
 from millrace_web.authentication import Authenticator, Headers
 from millrace_web.errors import ApiError, unavailable
 from millrace_web.rate_limits import RateLimits, Verdict
+from millrace_web.signed_requests import Signatures
 
 
 class Door:
@@ -49,9 +50,17 @@ class Door:
         self.inside -= events
 
 
-def open_door(*, keys: ApiKeys, accounts: Accounts, rates: RateLimits, log: EventLog, view: View) -> Door:
-    """The door as a gateway has it."""
-    authenticator = Authenticator(keys, accounts, stale=lambda: stale(view))
+def open_door(
+    *,
+    keys: ApiKeys,
+    accounts: Accounts,
+    rates: RateLimits,
+    log: EventLog,
+    view: View,
+    signatures: Signatures | None = None,
+) -> Door:
+    """The door as a gateway has it. Without `signatures` it takes nothing signed."""
+    authenticator = Authenticator(keys, accounts, signatures=signatures, stale=lambda: stale(view))
     return Door(authenticator=authenticator, accounts=accounts, rates=rates, log=log)
 
 
