@@ -4,7 +4,8 @@ import pytest
 
 from millrace_core.clock import ManualClock
 from millrace_web import rate_limits
-from millrace_web.rate_limits import PLANS, RateLimits
+from millrace_web.rate_limits import RateLimits
+from millrace_web.rate_plans import PLANS
 
 
 @pytest.fixture
@@ -64,7 +65,26 @@ def test_an_unknown_plan_is_the_smallest_and_enterprise_has_no_practical_limit(c
     rates = RateLimits(clock)
     assert allowed(rates, "gold", 100) == 60
     assert allowed(rates, "enterprise", 20_000, "b") == 20_000
-    assert set(PLANS) == {"free", "starter", "pro", "business", "enterprise"}
+    assert set(PLANS) == {"free", "starter", "pro", "business", "cloud", "team", "enterprise"}
+
+
+def test_events_fired_have_a_rate_of_their_own(clock: ManualClock) -> None:
+    rates = RateLimits(clock)
+    assert sum(rates.take_fire("a", "free").retry_after_s is None for _ in range(1_100)) == 1_000
+    assert allowed(rates, "free", 100) == 60
+    assert all(rates.take_fire("b", "enterprise").retry_after_s is None for _ in range(1_100))
+
+
+def test_looking_counts_nothing(clock: ManualClock) -> None:
+    rates = RateLimits(clock)
+    assert [rates.look("a", "free").remaining for _ in range(3)] == [60, 60, 60]
+    rates.take("a", "free")
+    assert rates.look("a", "free").remaining == 59
+
+
+def test_a_reset_in_milliseconds_is_the_same_moment(clock: ManualClock) -> None:
+    verdict = RateLimits(clock).take("a", "free")
+    assert dict(verdict.headers(per_s=1_000))[b"x-ratelimit-reset"] == b"%d000" % verdict.reset_at
 
 
 def test_a_plan_change_holds_at_once(clock: ManualClock) -> None:

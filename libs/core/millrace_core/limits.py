@@ -250,7 +250,8 @@ WINDOWS_COUNTED_MAX = 100_000
 # So long a request waits for the store of rate limits, and so long it is left alone when it does not answer.
 WINDOWS_WAIT_S_MAX = 0.05
 WINDOWS_AWAY_S = 1.0
-WINDOWS_CONNECTIONS_MAX = 50
+# Requests of one process that ask it at the same time; the others wait for their turn, for which it is not to blame.
+WINDOWS_ASKING_MAX = 16
 
 # ── the API ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 PAGE_LIMIT_DEFAULT = 20

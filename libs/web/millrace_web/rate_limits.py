@@ -5,43 +5,14 @@ the number of processes. The burst is the whole window's count; what was used co
 accounts whose limit is full again are forgotten.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from math import ceil
-from types import MappingProxyType
 
 import msgspec
 
 from millrace_core.clock import Clock
+from millrace_web.rate_plans import DAY_S, FIRE, MINUTE_S, PLANS, SMALLEST, UNLIMITED, endpoint_window
 
 ACCOUNTS_MAX = 100_000
-MINUTE_S = 60.0
-DAY_S = 86_400.0
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Requests a minute and a day. A day of None has no bound of its own."""
-
-    name: str
-    per_minute: int
-    per_day: int | None
-
-
-PLANS: Mapping[str, Plan] = MappingProxyType(
-    {
-        plan.name: plan
-        for plan in (
-            Plan("free", 60, 1_000),
-            Plan("starter", 120, 10_000),
-            Plan("pro", 300, 50_000),
-            Plan("business", 600, 200_000),
-            # No practical limit: 100,000 a second is more than a process can answer.
-            Plan("enterprise", 6_000_000, None),
-        )
-    }
-)
-SMALLEST = PLANS["free"]
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
@@ -54,11 +25,12 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     retry_after_s: int | None = None
     """None = allowed."""
 
-    def headers(self) -> list[tuple[bytes, bytes]]:
+    def headers(self, *, per_s: int = 1) -> list[tuple[bytes, bytes]]:
+        """As an answer carries them; `per_s` is the unit of the reset: 1 for Unix seconds, 1,000 for milliseconds."""
         return [
             (b"x-ratelimit-limit", b"%d" % self.limit),
             (b"x-ratelimit-remaining", b"%d" % self.remaining),
-            (b"x-ratelimit-reset", b"%d" % self.reset_at),
+            (b"x-ratelimit-reset", b"%d" % (self.reset_at * per_s)),
         ]
 
 
@@ -86,6 +58,9 @@ class RateLimits:
             )
             for plan in PLANS.values()
         }
+        fire = endpoint_window("POST", FIRE)
+        assert fire is not None
+        self._windows[FIRE] = (_window(MINUTE_S, fire.allowed, share), None)
         # account → the theoretical arrival times of both windows, monotonic seconds: above now = that much is used up.
         self._used_until: dict[str, tuple[float, float]] = {}
 
@@ -109,6 +84,20 @@ class RateLimits:
         if len(self._used_until) > ACCOUNTS_MAX:
             self._forget(now)
         return Verdict(window.allowed, free - 1, self._reset_at(used + window.interval_s))
+
+    def take_fire(self, account: str, plan: str) -> Verdict:
+        """Count one request to `/v1/events/fire`, which has a rate of its own instead of the plan's."""
+        if plan == UNLIMITED:
+            return self.take(account, plan)
+        return self.take(f"{account} {FIRE}", FIRE)
+
+    def look(self, account: str, plan: str) -> Verdict:
+        """What a request would have found, counting none."""
+        now = self._clock.monotonic()
+        minute, _ = self._windows.get(plan) or self._windows[SMALLEST.name]
+        until, _ = self._used_until.get(account, (now, now))
+        used = max(until - now, 0.0)
+        return Verdict(minute.allowed, max(minute.free(used), 0), self._reset_at(used))
 
     def _reset_at(self, full_in_s: float) -> int:
         return ceil(self._clock.now_ms() / 1000 + full_in_s)

@@ -1,0 +1,98 @@
+"""Requests counted together with all other processes, in Valkey or Redis, by the library `limits`.
+
+Each window is one script in the server, so what passes is exact however many processes ask. Whoever asks waits 50 ms
+at most; a server that is slow or away is left alone for a second, in which `take` raises Retry at once. A minute's
+requests carry the time of the process that took them: processes whose clocks differ by a second count a second's
+requests differently.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from limits import RateLimitItemPerSecond
+from limits.aio.storage import RedisStorage
+from limits.aio.strategies import MovingWindowRateLimiter, RateLimiter, SlidingWindowCounterRateLimiter
+from redis.asyncio import BlockingConnectionPool
+from redis.asyncio.retry import Retry as Tries
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from millrace_core import limits as bounds
+from millrace_core.clock import Clock
+from millrace_core.errors import Fatal, Retry
+from millrace_web.rate_plans import Window
+from millrace_web.sliding_windows import Counted, is_exact
+
+_SCHEMES = frozenset({"redis", "rediss", "unix"})
+_AWAY = (RedisError, OSError, TimeoutError)
+
+
+class SharedWindows:
+    """Counting in the server behind `url` (`redis://[user:password@]host:port[/db]`, `rediss://…`)."""
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        """Raises Fatal, without showing the URL, when it is none."""
+        self._clock = clock
+        self._away_until = 0.0
+        self._turn = asyncio.Semaphore(bounds.WINDOWS_ASKING_MAX)
+        self._pool = _pool(url)
+        # The library's own default is another client.
+        storage = RedisStorage("async+redis://", implementation="redispy", connection_pool=self._pool)  # type: ignore[arg-type]
+        self._exact = MovingWindowRateLimiter(storage)
+        self._weighted = SlidingWindowCounterRateLimiter(storage)
+
+    async def take(self, key: str, windows: Sequence[Window]) -> Sequence[Counted]:
+        """As the port says."""
+        async with self._turn:
+            if self._clock.monotonic() < self._away_until:
+                raise Retry("the store of rate limits did not answer just now")
+            try:
+                async with asyncio.timeout(bounds.WINDOWS_WAIT_S_MAX):
+                    return await self._take(key, windows)
+            except _AWAY as error:
+                self._away_until = self._clock.monotonic() + bounds.WINDOWS_AWAY_S
+                raise Retry(f"the store of rate limits does not answer: {type(error).__name__}") from error
+
+    async def stop(self) -> None:
+        """Close. Safe to repeat."""
+        await self._pool.disconnect()
+
+    async def _take(self, key: str, windows: Sequence[Window]) -> Sequence[Counted]:
+        taken: list[tuple[Window, bool]] = []
+        for window in windows:
+            is_allowed = await self._counter(window).hit(_item(window), window.name, key)
+            taken.append((window, is_allowed))
+            if not is_allowed:
+                break
+        return await asyncio.gather(*(self._told(key, window, is_allowed) for window, is_allowed in taken))
+
+    async def _told(self, key: str, window: Window, is_allowed: bool) -> Counted:
+        reset_at, remaining = await self._counter(window).get_window_stats(_item(window), window.name, key)
+        reset_in_s = max(reset_at - self._clock.now_ms() / 1000, 0.0)
+        return Counted(window, is_allowed, max(remaining, 0) if is_allowed else 0, reset_in_s)
+
+    def _counter(self, window: Window) -> RateLimiter:
+        return self._exact if is_exact(window) else self._weighted
+
+
+def _item(window: Window) -> RateLimitItemPerSecond:
+    return RateLimitItemPerSecond(window.allowed, window.seconds, namespace="millrace")
+
+
+def _pool(url: str) -> BlockingConnectionPool:
+    try:
+        if urlsplit(url).scheme not in _SCHEMES:
+            raise ValueError(url)
+        return BlockingConnectionPool.from_url(
+            url,
+            # One that asks reads its windows side by side.
+            max_connections=2 * bounds.WINDOWS_ASKING_MAX,
+            timeout=bounds.WINDOWS_WAIT_S_MAX,
+            socket_timeout=bounds.WINDOWS_WAIT_S_MAX,
+            socket_connect_timeout=bounds.WINDOWS_WAIT_S_MAX,
+            # The client would try again by itself, and wait in between.
+            retry=Tries(NoBackoff(), 0),
+        )
+    except ValueError:
+        raise Fatal("MILLRACE_LIMITS cannot be read: write redis://[user:password@]host:port[/db]") from None
