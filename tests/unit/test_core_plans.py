@@ -138,3 +138,10 @@ def test_a_running_plan_tolerates_what_a_newer_release_added() -> None:
 def test_the_longest_chain_compiles() -> None:
     nodes = [Node(id=f"n{n}", type="http", config=HTTP, retry=RetryPolicy()) for n in range(limits.PLAN_NODES_MAX)]
     assert len(compile_chain(nodes, id="chn_1", version=1, name="").edges) == limits.PLAN_NODES_MAX - 1
+
+
+def test_nobody_writes_the_node_of_an_action() -> None:
+    """It would pass by the registry, the roles and the confirmation."""
+    config = raw_config({"action": "act_1", "name": "a.b", "version": 1})
+    with pytest.raises(Reject, match="type is one of http, transform, publish, not 'action'"):
+        compile_job(Node(id="a", type="action", config=config), id="job_1", version=1, name="x")

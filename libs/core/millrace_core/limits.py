@@ -25,6 +25,29 @@ DEAD_LETTER_REASON_CHARS_MAX = 1_000
 ID_CHARS_MAX = 256
 HEADER_BYTES_MAX = 1_024
 
+# ── actions ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+CONTRACT_BYTES_MAX = 65_536
+SCHEMA_BYTES_MAX = 49_152
+SCHEMA_PATTERN_BYTES_MAX = 1_048_576
+SCHEMAS_KEPT_MAX = 512
+ACTION_NAME_CHARS_MAX = 128
+ACTION_TEXT_CHARS_MAX = 1_000
+ACTION_SYNONYMS_MAX = 50
+ACTION_PARAMS_BYTES_MAX = 65_536
+ACTION_TIMEOUT_S_DEFAULT = 10.0
+ACTION_TIMEOUT_S_MAX = 60.0
+ACTION_ATTEMPTS = 3
+ACTION_RETRY_S = 0.5
+ACTION_RETRY_S_MAX = 5.0
+# So long a call waits for its action's end; then it is told that it runs, and where to look.
+ACTION_WAIT_S_MAX = 20.0
+ACTION_POLL_S = 0.02
+ACTION_POLL_S_MAX = 0.25
+ACTIONS_MAX = 1_000
+CONFIRMATION_S_DEFAULT = 900
+CONFIRMATION_S_MIN = 10
+CONFIRMATION_S_MAX = 86_400
+
 # ── the gateway ─────────────────────────────────────────────────────────────────────────────────────────────────────
 GATEWAY_IN_FLIGHT_MAX = 4_096
 GATEWAY_IN_FLIGHT_BYTES_MAX = 64 * 1_048_576
@@ -298,3 +321,5 @@ assert RECEIPT_GRACE_S > 10 * TRANSACTION_TIMEOUT_S, "what was begun on a day is
 assert RECEIPT_LOOK_S * 2 < RECEIPT_SESSION_S, "one that lives always speaks before its session is ended"
 assert DELIVERIES_BUFFERED_MAX + OVERFLOW_BUFFERED_MAX <= LANES_BUFFERED_MAX, "overflow does not keep deliveries out"
 assert (DELIVERIES_PARTITION_MAX + 2) * 6 <= (COMMIT_METADATA_BYTES_MAX - 8) * 3 // 4, "open records fit the metadata"
+assert ACTION_PARAMS_BYTES_MAX + CONTRACT_BYTES_MAX < BODY_BYTES_MAX, "a call with all its parameters is one body"
+assert CONFIRMATION_S_MAX * 1000 <= COMMAND_ID_MEMORY_MS, "a confirmed run that is asked for again is told as one"

@@ -18,8 +18,8 @@ from millrace_core import limits
 from millrace_core.errors import Reject
 
 Raw = msgspec.Raw
-PlanKind = Literal["job", "chain", "workflow"]
-NodeType = Literal["http", "transform", "publish"]
+PlanKind = Literal["job", "chain", "workflow", "action"]
+NodeType = Literal["http", "transform", "publish", "action"]
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -93,6 +93,21 @@ class PublishConfig(_Config, frozen=True):
     ordering_key: str | None = None
 
 
+class ActionConfig(_Config, frozen=True):
+    """Which contract, to the letter, and who asked. The parameters are the run's input. Nobody writes such a node:
+    `compile_action` makes it when a call has passed the registry, the roles and the confirmation."""
+
+    action: str
+    name: str
+    version: int
+    digest: str
+    arguments_hash: str
+    actor: str
+    role: str
+    confirmation: str | None = None
+    confirmed_by: str | None = None
+
+
 _CONFIGS: Mapping[str, type[_Config]] = {"http": HttpConfig, "transform": TransformConfig, "publish": PublishConfig}
 
 
@@ -121,6 +136,21 @@ def compile_chain(nodes: Sequence[Node], *, id: str, version: int, name: str, ti
     return _compiled(
         Plan(id=id, kind="chain", version=version, name=name, nodes=tuple(nodes), edges=edges, timeout_s=timeout_s)
     )
+
+
+def compile_action(config: ActionConfig, *, timeout_s: float) -> Plan:
+    """The plan of one call of an action. Not for what users save: jobs and chains may not hold such a node."""
+    node = Node(
+        id="action",
+        type="action",
+        config=Raw(_encoder.encode(config)),
+        retry=RetryPolicy(
+            attempts=limits.ACTION_ATTEMPTS, initial_s=limits.ACTION_RETRY_S, max_s=limits.ACTION_RETRY_S_MAX
+        ),
+        timeout_s=timeout_s,
+    )
+    plan = Plan(id=config.action, kind="action", version=config.version, name=config.name, nodes=(node,))
+    return checked(plan).plan
 
 
 def encode_plan(plan: Plan) -> bytes:
@@ -258,8 +288,8 @@ def _ancestors(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) 
 
 def _check_shape(graph: Graph) -> None:
     kind, count = graph.plan.kind, len(graph.nodes)
-    if kind == "job" and count != 1:
-        raise Reject(f"a job has one node, not {count}")
+    if kind in ("job", "action") and count != 1:
+        raise Reject(f"{'an' if kind == 'action' else 'a'} {kind} has one node, not {count}")
     line = len(graph.entries) == 1 and all(len(after) <= 1 for after in graph.successors.values())
     if kind == "chain" and not (line and len(graph.plan.edges) == count - 1):
         raise Reject("a chain's nodes stand in one line: each edge leads from a node to the next")
