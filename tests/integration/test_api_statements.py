@@ -7,8 +7,8 @@ from millrace_store import queries
 from millrace_store.migrations import migrate
 
 FILES = (
-    "accounts", "backtests", "dead_letters", "deliveries", "disabling", "events", "keys", "plans", "positions",
-    "receipts", "replays", "republish", "runs", "subscriptions", "traces", "webhooks",
+    "accounts", "backtests", "dead_letters", "deliveries", "disabling", "events", "keys", "nonces", "plans",
+    "positions", "receipts", "replays", "republish", "runs", "subscriptions", "traces", "webhooks",
 )  # fmt: skip
 
 

@@ -175,6 +175,10 @@ RECEIPT_CONTRADICTIONS = _gauge(
     "millrace_receipt_contradictions", "Accounts and days of which the log has two roots, counted up to 20; must be 0."
 )
 POSTGRES_CONNECTIONS = _gauge("millrace_postgres_pool_connections", "Connections of the pool.", "state")
+RATE_UNCOUNTED = _counter(
+    "millrace_rate_limit_uncounted_total",
+    "Requests that passed uncounted because the store of rate limits did not answer.",
+)
 RELAY_ENTRIES = _counter("millrace_relay_entries_total", "Outbox entries published to `control`.")
 RELAY_WAITING = _gauge("millrace_relay_waiting_entries", "Outbox entries not yet published.")
 RELAY_OLDEST_AGE_SECONDS = _gauge("millrace_relay_oldest_waiting_age_seconds", "Age of the oldest of them.")

@@ -181,6 +181,13 @@ COMMENT ON COLUMN control.replays.state IS 'waiting: the read models do not hold
 
 COMMENT ON COLUMN control.replays.cursor_at IS 'with cursor_id: the last event, by (received_at, id), that was dealt with';
 
+CREATE TABLE control.spent_nonces (
+    account text NOT NULL,
+    api_key text NOT NULL,
+    nonce text NOT NULL,
+    valid_until timestamp with time zone NOT NULL
+);
+
 CREATE TABLE control.subscriptions (
     account text NOT NULL,
     id uuid NOT NULL,
@@ -680,6 +687,9 @@ ALTER TABLE ONLY control.redrives
 ALTER TABLE ONLY control.replays
     ADD CONSTRAINT replays_pkey PRIMARY KEY (account, id);
 
+ALTER TABLE ONLY control.spent_nonces
+    ADD CONSTRAINT spent_nonces_pkey PRIMARY KEY (account, api_key, nonce);
+
 ALTER TABLE ONLY control.subscriptions
     ADD CONSTRAINT subscriptions_pkey PRIMARY KEY (account, id);
 
@@ -773,6 +783,8 @@ CREATE INDEX idempotency_keys_account_asked_at_idx ON control.idempotency_keys U
 CREATE INDEX plans_account_kind_id_idx ON control.plans USING btree (account, kind, id DESC) WHERE (deleted_at IS NULL);
 
 CREATE INDEX replays_id_idx ON control.replays USING btree (id) WHERE (ended_at IS NULL);
+
+CREATE INDEX spent_nonces_account_valid_until_idx ON control.spent_nonces USING btree (account, valid_until);
 
 CREATE INDEX subscriptions_account_id_idx ON control.subscriptions USING btree (account, id DESC) WHERE (deleted_at IS NULL);
 

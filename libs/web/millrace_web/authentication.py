@@ -15,6 +15,7 @@ from starlette.types import Scope
 
 from millrace_core import request_signing
 from millrace_web.api_keys import Accounts, ApiKey, ApiKeys, bearer
+from millrace_web.entrance import Entrance
 from millrace_web.errors import ApiError, unavailable
 from millrace_web.signed_requests import Signatures, SignedCall
 
@@ -109,7 +110,7 @@ def require(scope: str | None) -> Callable[..., Awaitable[ApiKey]]:
         authenticator: Authenticator = request.app.state.authenticator
         key: ApiKey | None = request.scope.get(_PROVEN)
         if key is None:
-            # Several dependencies of a route ask: it is proven once.
+            # Several dependencies of a route ask: it is proven, counted and its nonce spent once.
             key = request.scope[_PROVEN] = await _proven(request, authenticator)
         return authenticator.admitted(key, scope)
 
@@ -122,4 +123,7 @@ async def _proven(request: Request, authenticator: Authenticator) -> ApiKey:
         key = authenticator.authenticate(request.scope["headers"], None)
     else:
         key = authenticator.admitted(call.proven(await request.body()), None)
+    entrance: Entrance | None = getattr(request.app.state, "entrance", None)
+    if entrance is not None:
+        await entrance.enter(request.scope, key, None if call is None else call.signed)
     return key

@@ -1,7 +1,7 @@
 """The application that the HTTP server serves: surfaces, errors in each surface's envelope, documentation.
 
-Layers from outside: request id, counting, refusals kept under their key, limit of the body, routes. What a use case
-refuses becomes an error of the surface that was asked; `surfaces.which` tells surfaces apart.
+Layers from outside: request id, rate, counting, refusals kept under their key, limit of the body, routes. What a use
+case refuses becomes an error of the surface that was asked; `surfaces.which` tells surfaces apart.
 """
 
 from typing import Any
@@ -14,26 +14,36 @@ from millrace_api import docs, openapi
 from millrace_api.application.api import Api
 from millrace_api.application.problems import Problem
 from millrace_api.surfaces.automation import surface as automation
+from millrace_api.surfaces.calls import OPEN_PLAN
 from millrace_api.surfaces.intake import surface as intake
 from millrace_api.surfaces.native import surface as native
 from millrace_api.surfaces.once import Answered, Refusals, on_answered
 from millrace_api.surfaces.ops import surface as ops
 from millrace_api.surfaces.problems import to_api_error
-from millrace_api.surfaces.which import envelope_of, surface_of
+from millrace_api.surfaces.which import envelope_of, rate_unit_of, surface_of
 from millrace_core.errors import Retry
 from millrace_web.authentication import Authenticator
 from millrace_web.body_limit import BodyLimit
+from millrace_web.caller_rates import RateHeaders
+from millrace_web.entrance import Entrance
 from millrace_web.envelopes import error_response, install_errors
 from millrace_web.observed import HttpObserver, Observed
 from millrace_web.paging import Cursors
-from millrace_web.rate_limits import RateLimits
+from millrace_web.rate_limits import RateLimits, Verdict
 from millrace_web.request_ids import RequestIds, request_id_of
 
 
 def application(
-    api: Api, *, authenticator: Authenticator, cursors: Cursors, open_rate: RateLimits, version: str
+    api: Api,
+    *,
+    authenticator: Authenticator,
+    cursors: Cursors,
+    open_rate: RateLimits,
+    version: str,
+    entrance: Entrance | None = None,
 ) -> FastAPI:
-    """The routes, without the layers around them. `open_rate` is that of what may be asked without a key."""
+    """The routes, without the layers around them. `open_rate` is that of what may be asked without a key; `entrance` is
+    passed by everyone with one."""
     app = FastAPI(
         title="Millrace",
         description=openapi.DESCRIPTION,
@@ -47,6 +57,7 @@ def application(
     app.state.authenticator = authenticator
     app.state.cursors = cursors
     app.state.open_rate = open_rate
+    app.state.entrance = entrance
     install_errors(app, envelope_of)
     for kind in (Problem, Retry):
         app.add_exception_handler(kind, _on_problem)
@@ -61,7 +72,13 @@ def application(
 def layered(app: FastAPI, *, observer: HttpObserver) -> ASGIApp:
     """The application as it is served."""
     limited = BodyLimit(app, envelope_of=envelope_of)
-    return RequestIds(Observed(Refusals(limited, app.state.api), surface_of=surface_of, observer=observer))
+    observed = Observed(Refusals(limited, app.state.api), surface_of=surface_of, observer=observer)
+    open_rate: RateLimits = app.state.open_rate
+
+    def uncounted() -> Verdict:
+        return open_rate.look("", OPEN_PLAN)
+
+    return RequestIds(RateHeaders(observed, uncounted=uncounted, per_s_of=rate_unit_of))
 
 
 def _add_root(app: FastAPI) -> None:

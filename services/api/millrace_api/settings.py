@@ -1,5 +1,7 @@
 """What the API is told from outside."""
 
+from pydantic import SecretStr
+
 from millrace_runtime.settings import (
     EgressSettings,
     HttpSettings,
@@ -20,4 +22,7 @@ class ApiSettings(
     EgressSettings,
     RetentionSettings,
 ):
-    """Nothing of its own beside the parts."""
+    """Beside the parts: where requests are counted together with the other replicas (`redis://…`); without it each
+    counts by itself."""
+
+    limits: SecretStr = SecretStr("")

@@ -11,12 +11,14 @@ from millrace_api.application.backtests import Backtests
 from millrace_api.application.changes import Changes
 from millrace_api.application.database import Database
 from millrace_api.application.keys import KeyMaker
+from millrace_api.application.nonces import SpentNonces
 from millrace_api.backlog_watch import BacklogWatch
 from millrace_api.judging import EndpointJudge
 from millrace_api.publishing import RelayWriter
 from millrace_api.replaying import Replaying
 from millrace_api.retirement import SecretRetirement
 from millrace_api.settings import ApiSettings
+from millrace_api.shared_windows import SharedWindows
 from millrace_core.credentials import parse_pepper
 from millrace_core.egress import networks
 from millrace_core.keyring import KeyRing
@@ -35,8 +37,12 @@ from millrace_store.pool import open_pool
 from millrace_store.relay import Relay
 from millrace_web.api_keys import Accounts, ApiKeys
 from millrace_web.authentication import Authenticator
+from millrace_web.caller_rates import CallerRates
+from millrace_web.entrance import Entrance
 from millrace_web.paging import Cursors
 from millrace_web.rate_limits import RateLimits
+from millrace_web.signed_requests import Signatures
+from millrace_web.sliding_windows import OwnWindows, Windows
 
 _SQL = queries.load("api/positions")
 
@@ -46,6 +52,7 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
     cluster = Cluster(settings.kafka, settings.namespace, f"millrace-api-{settings.instance}", settings.security)
     dsn = settings.postgres.get_secret_value()
     pepper = parse_pepper(settings.key_pepper.get_secret_value())
+    ring = KeyRing.parse(settings.key_ring.get_secret_value())
     keys, accounts = ApiKeys(pepper=pepper, clock=context.clock), Accounts()
     view = ControlView(
         cluster, followers={"key": keys, "account": accounts}, clock=context.clock, observer=context.observer
@@ -63,7 +70,7 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         arrivals=arrivals,
         backtests=Backtests(database, context.clock),
         log=producer,
-        keys=KeyMaker(pepper, KeyRing.parse(settings.key_ring.get_secret_value())),
+        keys=KeyMaker(pepper, ring),
         clock=context.clock,
         retention_days_max=settings.retention_days_max,
         egress=networks(settings.egress_allow),
@@ -77,12 +84,17 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         log=context.log,
     )
     judge = EndpointJudge(database, api.changes, events=producer, clock=context.clock, log=context.log)
+    windows = counting(settings, context)
     app = http.application(
         api,
-        authenticator=Authenticator(keys, accounts, stale=view.ready),
+        authenticator=Authenticator(keys, accounts, signatures=Signatures(ring, context.clock), stale=view.ready),
         cursors=Cursors(pepper),
         open_rate=RateLimits(context.clock),
         version=version("millrace-api"),
+        entrance=Entrance(
+            CallerRates(windows, context.clock, uncounted=context.metrics.counter(metric_defs.RATE_UNCOUNTED).inc),
+            SpentNonces(database, context.clock),
+        ),
     )
     server = HttpServer(
         http.layered(app, observer=HttpMetrics(context.metrics)), host=settings.http_host, port=settings.http_port
@@ -119,6 +131,16 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         replaying=replaying.run,
         judge=judge.run,
     )
+
+
+def counting(settings: ApiSettings, context: Context) -> Windows:
+    """Where requests are counted: together with the other replicas, or in this process alone."""
+    url = settings.limits.get_secret_value()
+    if not url:
+        return OwnWindows(context.clock)
+    shared = SharedWindows(url, context.clock)
+    context.stack.push_async_callback(shared.stop)
+    return shared
 
 
 def served_first(serve: Worker, **behind: Worker) -> Mapping[str, Worker]:

@@ -118,7 +118,7 @@ _ERRORS: Mapping[int, str] = {
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The OpenAPI responses of these errors, with those that any route can give."""
-    return _described(401, 403, 503, *statuses)
+    return _described(401, 403, 429, 503, *statuses)
 
 
 def _described(*statuses: int) -> dict[int | str, dict[str, Any]]:

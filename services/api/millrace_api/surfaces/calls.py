@@ -19,7 +19,7 @@ from millrace_core import ids
 from millrace_web import positions
 from millrace_web.api_keys import ApiKey
 from millrace_web.authentication import require
-from millrace_web.errors import ApiError
+from millrace_web.caller_rates import note
 from millrace_web.paging import Cursors, Page, PageQuery
 
 T = TypeVar("T")
@@ -134,10 +134,7 @@ Caller = ApiKey
 
 def open_to_all(request: Request) -> None:
     """Of a route that needs no key: all who ask share one rate, so that they cannot crowd out those who have one."""
-    verdict = request.app.state.open_rate.take("", OPEN_PLAN)
-    if verdict.retry_after_s is not None:
-        message = f"Too much is asked without a key: wait {verdict.retry_after_s} s."
-        raise ApiError(429, message, headers={"retry-after": str(verdict.retry_after_s)})
+    note(request.scope, request.app.state.open_rate.take("", OPEN_PLAN))
 
 
 def micros(at: datetime) -> int:

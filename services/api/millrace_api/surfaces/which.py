@@ -42,6 +42,11 @@ def envelope_of(scope: Scope) -> Envelope:
     return _ENVELOPES[surface_of(scope)]
 
 
+def rate_unit_of(scope: Scope) -> int:
+    """How `X-RateLimit-Reset` is written: so many to a second, as the surface's document has it."""
+    return 1_000 if surface_of(scope) == "intake" else 1
+
+
 def is_signed(scope: Scope) -> bool:
     """Whether the caller proves who he is by a signature."""
     return any(name == SIGNED_HEADER for name, _ in scope["headers"])
