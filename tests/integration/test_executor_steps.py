@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import structlog
+from pydantic import SecretStr
 
 from millrace_core.clock import SystemClock
+from millrace_core.keyring import new_ring_entry
 from millrace_core.messages import Event, Raw, Step, StepResult, decode, encode_with_payload
 from millrace_core.record import ACCOUNT, ID, PAYLOAD, Output, header
 from millrace_executor.settings import ExecutorSettings
@@ -23,6 +25,7 @@ from millrace_runtime.service import Context
 from tests.support.receiver import Request, answers, answers_status, receiving
 from tests.support.waiting import eventually
 
+RING = new_ring_entry("k1")
 CONTEXT = {"input": {"n": 7, "tags": ["a"]}, "event": None, "steps": {}, "previous": None}
 
 
@@ -81,7 +84,11 @@ async def world(cluster: Cluster) -> AsyncIterator[World]:
 async def executing(world: World, *, clean: bool = True) -> AsyncIterator[Context]:
     """An executor that is ready; ends with the block: drained, or (not `clean`) as if killed."""
     settings = ExecutorSettings(
-        kafka=world.cluster.bootstrap, namespace=world.cluster.namespace, instance="one", egress_allow="127.0.0.0/8"
+        kafka=world.cluster.bootstrap,
+        namespace=world.cluster.namespace,
+        instance="one",
+        egress_allow="127.0.0.0/8",
+        key_ring=SecretStr(RING),
     )
     log, metrics = structlog.get_logger(), Metrics()
     context = Context(

@@ -63,7 +63,7 @@ GOOD: Any = {
                 "containers": [
                     {
                         "image": "millrace:0.1.0",
-                        "args": ["millrace_executor"],
+                        "args": ["millrace_matcher"],
                         "env": [{"name": "MILLRACE_KAFKA", "value": "k:1"}],
                         "securityContext": {
                             "readOnlyRootFilesystem": True,

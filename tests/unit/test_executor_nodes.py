@@ -77,7 +77,7 @@ def http(config: Any, answer: Answer | None = None) -> tuple[Any, str, dict[str,
 
 
 def test_every_type_a_plan_may_name_has_a_node() -> None:
-    assert set(NODES) == {"http", "transform", "publish"}
+    assert set(NODES) == {"http", "transform", "publish", "action"}
 
 
 # ── http ────────────────────────────────────────────────────────────────────────────────────────────────────────────

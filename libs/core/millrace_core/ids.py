@@ -24,6 +24,8 @@ CHAIN = "chn"
 ENDPOINT = "we"
 REQUEST = "req"
 REPLAY = "rpl"
+ACTION = "act"
+CONFIRMATION = "cnf"
 
 # One run has one id; the surfaces show it under their own prefix and accept any of them.
 RUN_PREFIXES = frozenset({"exec", "wfr", "task"})

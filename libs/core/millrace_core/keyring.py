@@ -89,6 +89,11 @@ def key_secret(key: str) -> str:
     return f"key/{key}"
 
 
+def action_secret(action: str) -> str:
+    """The name an action's signing secret is sealed and opened under."""
+    return f"action/{action}"
+
+
 def new_ring_entry(id: str) -> str:
     """A fresh key as MILLRACE_KEY_RING writes it."""
     return f"{id}:{base64.b64encode(os.urandom(_KEY_BYTES)).decode()}"

@@ -590,6 +590,18 @@ class EndpointControl(Message, frozen=True):
     headers: dict[str, str] | None = None
 
 
+class ActionControl(Message, frozen=True):
+    """kind `action`: a registered contract. `contract` is its RFC 8785 form, `seal` the HMAC over that form under the
+    action's own secret, which is here under the key ring: whoever runs the action checks one with the other."""
+
+    account: str
+    name: str
+    version: int
+    secret: str
+    seal: str
+    contract: Raw = payload()
+
+
 T = TypeVar("T")
 _encoder = msgspec.json.Encoder()
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}

@@ -1,7 +1,7 @@
 """What a type of node is to the executor, and what it gets to work with."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from millrace_core import egress
@@ -38,12 +38,39 @@ class Sender(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Registered:
+    """A contract as the registry holds it, with the secret that its requests are signed with."""
+
+    name: str
+    version: int
+    digest: str
+    endpoint: str
+    secret: str = field(repr=False)
+
+
+class Registry(Protocol):
+    """The registered actions (`millrace_executor.actions.Actions`)."""
+
+    def get(self, account: str, action: str) -> Registered | None:
+        """None = there is none under this id. Raises Reject when what is there cannot be trusted."""
+        ...
+
+
+class NoActions:
+    """A registry with nothing in it."""
+
+    def get(self, account: str, action: str) -> Registered | None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
 class Tools:
     """What every node may use."""
 
     sender: Sender
     clock: Clock
     allow: tuple[egress.Network, ...] = ()
+    registry: Registry = NoActions()  # noqa: RUF009
 
 
 @dataclass(frozen=True, slots=True)

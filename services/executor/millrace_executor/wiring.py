@@ -1,13 +1,16 @@
-"""The executor's composition: the door outward, one producer, its lanes."""
+"""The executor's composition: the control view its actions follow, the door outward, one producer, its lanes."""
 
 from collections.abc import Mapping
 
 from millrace_core import egress
+from millrace_core.keyring import KeyRing
+from millrace_executor.actions import Actions
 from millrace_executor.nodes import NODES
 from millrace_executor.ports import Tools
 from millrace_executor.settings import ExecutorSettings
 from millrace_executor.worker import Executor
 from millrace_kafka.client import Cluster
+from millrace_kafka.control import ControlView
 from millrace_kafka.groups import GROUPS
 from millrace_kafka.lanes import Lanes
 from millrace_kafka.producer import PlainProducer
@@ -20,12 +23,16 @@ GROUP = "executor"
 
 
 async def wire(settings: ExecutorSettings, context: Context) -> Mapping[str, Worker]:
-    """Build it. A step carries all that its attempt needs, so no view of anything has to be loaded."""
+    """Build it. A step carries all that its attempt needs but secrets: those are looked up in the view when it is made,
+    as new as the one that asked for it."""
     cluster = Cluster(settings.kafka, settings.namespace, f"millrace-executor-{settings.instance}", settings.security)
     allow = egress.networks(settings.egress_allow)
     producer = PlainProducer(cluster, observer=context.observer)
     door = Egress(allow=allow)
-    executor = Executor(nodes=NODES, tools=Tools(door, context.clock, allow), meter=Counted(context.metrics))
+    actions = Actions(KeyRing.parse(settings.key_ring.get_secret_value()))
+    view = ControlView(cluster, followers={"action": actions}, clock=context.clock, observer=context.observer)
+    tools = Tools(door, context.clock, allow, registry=actions)
+    executor = Executor(nodes=NODES, tools=tools, meter=Counted(context.metrics))
     lanes = Lanes(
         cluster,
         group=GROUP,
@@ -34,6 +41,7 @@ async def wire(settings: ExecutorSettings, context: Context) -> Mapping[str, Wor
         work=executor.work,
         producer=producer,
         observer=context.observer,
+        view=view,
         clock=context.clock,
         instance=settings.instance,
         on_dead_letter=executor.parked,
@@ -41,8 +49,13 @@ async def wire(settings: ExecutorSettings, context: Context) -> Mapping[str, Wor
     context.stack.push_async_callback(door.close)
     context.stack.push_async_callback(producer.stop)
     await producer.start()
+    context.stack.push_async_callback(view.stop)
+    await view.start()
+    context.health.add("control", view.ready)
     context.health.add("steps", lanes.ready)
-    return {"steps": lanes.run}
+    context.metrics.watch(metric_defs.CONTROL_AGE_SECONDS, view.fresh_age_s)
+    context.metrics.watch(metric_defs.CONTROL_POSITION, lambda: view.position)
+    return {"control": view.run, "steps": lanes.run}
 
 
 class Counted:

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from millrace_executor.nodes import http, publish, transform
+from millrace_executor.nodes import action, http, publish, transform
 from millrace_executor.ports import Node
 
-NODES: Mapping[str, Node] = MappingProxyType({"http": http.run, "transform": transform.run, "publish": publish.run})
+NODES: Mapping[str, Node] = MappingProxyType(
+    {"http": http.run, "transform": transform.run, "publish": publish.run, "action": action.run}
+)

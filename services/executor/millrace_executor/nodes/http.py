@@ -5,6 +5,8 @@ and 5xx may be tried again, other answers may not. The key is the same on every 
 that heeds `Idempotency-Key` does its work once though a crash sends the request twice.
 """
 
+from typing import Any
+
 import msgspec
 import orjson
 
@@ -41,7 +43,7 @@ async def run(attempt: Attempt, tools: Tools) -> Done:
         timeout_s=min(step.timeout_s, limits.STEP_TIMEOUT_S_MAX),
         read_bytes_max=limits.STEP_OUTPUT_BYTES_MAX + 1,
     )
-    _expect(config, answer)
+    check_status(answer, template_of(config.expect))
     return Done(_output(answer))
 
 
@@ -64,9 +66,9 @@ def _body(config: HttpConfig, attempt: Attempt, headers: dict[str, str]) -> byte
     return msgspec.json.encode(value)
 
 
-def _expect(config: HttpConfig, answer: Answer) -> None:
+def check_status(answer: Answer, expected: Any = None) -> None:
+    """Raises StepFailed unless the status is 2xx, or what is expected: one, or one of a list."""
     status = answer.status
-    expected = template_of(config.expect)
     if expected is None:
         if 200 <= status < 300:
             return
@@ -87,18 +89,20 @@ def _expect(config: HttpConfig, answer: Answer) -> None:
 
 
 def _output(answer: Answer) -> bytes:
+    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers}
+    body = json_of(answer)
+    return b'{"status":%d,"headers":%b,"body":%b}' % (answer.status, msgspec.json.encode(headers), body)
+
+
+def json_of(answer: Answer) -> bytes:
+    """The body as JSON: its own bytes when it is JSON and says so, else as text. Raises StepFailed when it is too
+    large."""
     if answer.is_cut or len(answer.body) > limits.STEP_OUTPUT_BYTES_MAX:
         raise StepFailed(
             "output_too_large",
             f"the answer's body is over {limits.STEP_OUTPUT_BYTES_MAX} bytes: ask for less, or for a reference to it",
             retryable=False,
         )
-    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers}
-    return b'{"status":%d,"headers":%b,"body":%b}' % (answer.status, msgspec.json.encode(headers), _json(answer))
-
-
-def _json(answer: Answer) -> bytes:
-    """The body as JSON: its own bytes when it is JSON and says so, else as text."""
     if "json" in (answer.header(b"content-type") or "") and answer.body:
         try:
             orjson.loads(answer.body)
