@@ -397,3 +397,33 @@ def test_another_accounts_subscription_hears_nothing() -> None:
     handler.followers["subscription"].apply("acc_2", SUB, encode(to_endpoint()))
     handler.followers["endpoint"].apply("acc_2", ENDPOINT, None)
     assert len(handler.handle([record_of(event())], 1).outputs) == 1
+
+
+def test_all_who_hear_an_event_are_started_in_the_order_of_their_priority() -> None:
+    """Runs and deliveries are written in this order; none waits for another's end."""
+    handler = matcher(
+        to_endpoint(priority=400), to_plan(priority=300), to_plan(priority=100), to_plan("e:custom/*", priority=200)
+    )
+    handled = handler.handle([record_of(event())], 1)
+    by = [
+        decode(one.value, Delivery).subscription
+        if one.topic == "deliveries"
+        else decode(one.value, StartRun).subscription
+        for one in handled.outputs
+    ]
+    assert by == [f"{SUB[:-1]}{n}" for n in (2, 3, 1, 0)]
+
+
+def test_an_endpoint_with_names_is_told_them_and_others_the_identifier() -> None:
+    handler = matcher(to_endpoint("e:ops/*"))
+    named = EndpointControl(account=ACCOUNT, url="https://b.example", secrets=("s",), names=("invoice.paid",))
+    handler.followers["endpoint"].apply(ACCOUNT, "we_named", encode(named))
+    leading = SubscriptionControl(
+        account=ACCOUNT, pattern="e:ops/*", target_kind="endpoint", target_id="we_named", created_at=0
+    )
+    handler.followers["subscription"].apply(ACCOUNT, "sub_named", encode(leading))
+    one = event(eventType={"provider": "ops", "name": "invoice.paid"})
+    sent = [decode(output.value, Delivery) for output in handler.handle([record_of(one)], 1).outputs]
+    types = {delivery.endpoint: orjson.loads(bytes(delivery.body))["type"] for delivery in sent}
+    assert types == {ENDPOINT: "e:ops/invoice.paid", "we_named": "invoice.paid"}
+    assert {delivery.type for delivery in sent} == {"e:ops/invoice.paid"}

@@ -588,6 +588,7 @@ class EndpointControl(Message, frozen=True):
     concurrency: int = 32
     rate: float | None = None  # deliveries a second at most
     headers: dict[str, str] | None = None
+    names: tuple[str, ...] = ()  # of its list of events, those that are documents' names (`event_names`)
 
 
 class ActionControl(Message, frozen=True):

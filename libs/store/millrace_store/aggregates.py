@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from millrace_core import ids
+from millrace_core.event_names import is_name
 from millrace_core.messages import (
     AccountControl,
     EndpointControl,
@@ -89,10 +90,12 @@ def endpoint_entry(row: Row) -> Entry:
                 url=row["url"],
                 secrets=tuple(secret for secret in (row["sealed_secret"], row["old_sealed_secret"]) if secret),
                 enabled=row["enabled"],
+                style=row["style"],
                 retry_schedule_s=None if schedule is None else tuple(schedule),
                 timeout_s=row["timeout_s"],
                 concurrency=row["concurrency"],
                 rate=row["rate"],
+                names=tuple(written for written in row["events"] if is_name(written)),
             )
         )
     return Entry(ENDPOINT, row["account"], ids.prefixed(ids.ENDPOINT, row["id"]), row["version"], value)

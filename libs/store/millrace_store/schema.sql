@@ -232,7 +232,9 @@ CREATE TABLE control.webhook_endpoints (
     disabled_at timestamp with time zone,
     disabled_reason text,
     judged_since timestamp with time zone NOT NULL,
-    CONSTRAINT webhook_endpoints_disabled_reason_check CHECK ((disabled_reason = ANY (ARRAY['requested'::text, 'gone'::text, 'failing'::text])))
+    style text NOT NULL,
+    CONSTRAINT webhook_endpoints_disabled_reason_check CHECK ((disabled_reason = ANY (ARRAY['requested'::text, 'gone'::text, 'failing'::text]))),
+    CONSTRAINT webhook_endpoints_style_check CHECK ((style = ANY (ARRAY['standard'::text, 'ops'::text])))
 );
 
 COMMENT ON COLUMN control.webhook_endpoints.old_secret_until IS 'until then deliveries are signed with both secrets';
@@ -242,6 +244,8 @@ COMMENT ON COLUMN control.webhook_endpoints.rate IS 'deliveries a second at most
 COMMENT ON COLUMN control.webhook_endpoints.disabled_reason IS 'requested by its owner, gone (it answered 410), or failing (nothing but failures for days)';
 
 COMMENT ON COLUMN control.webhook_endpoints.judged_since IS 'what came before says nothing about it: it was created, enabled or given its URL then';
+
+COMMENT ON COLUMN control.webhook_endpoints.style IS 'ops: X-OpsIQ-Signature and its like, too';
 
 CREATE TABLE read.account_book (
     partition integer NOT NULL,

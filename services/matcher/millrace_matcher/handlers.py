@@ -30,6 +30,7 @@ from millrace_matcher.outputs import (
     delivery,
     delivery_body,
     matched_facts,
+    named_delivery,
     origin_of,
     other_fact,
     start_run,
@@ -143,9 +144,14 @@ class MatcherHandler:
                 # Several subscriptions may lead to one endpoint: it gets the event once, for the first of them.
                 if target in deliveries or not self.endpoints.is_open(account, target):
                     continue
-                body = delivery_body(event, origin.properties) if body is None else body
                 id = ids.delivery_id_of(event.id, target, replay)
-                outputs.append(delivery(origin, id=id, endpoint=target, subscription=heard.id, body=body))
+                naming = self.endpoints.naming(account, target)
+                if naming is None:
+                    body = delivery_body(event, origin.properties) if body is None else body
+                    made = delivery(origin, id=id, endpoint=target, subscription=heard.id, body=body)
+                else:
+                    made = named_delivery(origin, naming, id=id, endpoint=target, subscription=heard.id)
+                outputs.append(made)
                 deliveries[target] = (id, heard.id, target)
             elif (plan := self.plans.get(account, target)) is not None:
                 id = ids.run_id_of(event.id, heard.id, replay)

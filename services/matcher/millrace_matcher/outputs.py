@@ -12,6 +12,7 @@ import msgspec
 from millrace_core import ids, limits, record
 from millrace_core.errors import Reject
 from millrace_core.event import iso_of
+from millrace_core.event_names import Naming
 from millrace_core.messages import CancelMatches, DeliveryChild, Event, EventFact, FlowPart, RunChild, encode
 from millrace_core.record import Output, Received, source_of
 
@@ -80,11 +81,18 @@ def cancel_matches(origin: Origin, *, subscription: str, key: str) -> Output:
     return Output(RUN_COMMANDS, id.encode(), encode(command), (*origin.headers, (record.ID, id.encode())))
 
 
-def delivery_body(event: Event, properties: bytes) -> bytes:
-    """What an endpoint receives, signed and sent as it stands here."""
+def delivery_body(event: Event, properties: bytes, type: str | None = None) -> bytes:
+    """What an endpoint receives, signed and sent as it stands here. `type` where it is not the identifier."""
     moment = event.timestamp if event.timestamp is not None else iso_of(event.received_at)
-    head = f'{{"id":"{event.id}","type":"{event.identifier}","timestamp":{quoted(moment)},"data":'
+    head = f'{{"id":"{event.id}","type":"{type or event.identifier}","timestamp":{quoted(moment)},"data":'
     return b"".join((head.encode(), properties, b"}"))
+
+
+def named_delivery(origin: Origin, naming: Naming, *, id: str, endpoint: str, subscription: str) -> Output:
+    """`delivery` for an endpoint with names of its own for events. They need no escaping, as identifiers need none."""
+    type = naming.type_of(origin.event.identifier)
+    body = delivery_body(origin.event, origin.properties, type)
+    return delivery(origin, id=id, endpoint=endpoint, subscription=subscription, body=body)
 
 
 def delivery(origin: Origin, *, id: str, endpoint: str, subscription: str, body: bytes) -> Output:

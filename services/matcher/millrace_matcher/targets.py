@@ -4,6 +4,7 @@ A subscription whose target is gone, or an endpoint that is switched off, matche
 """
 
 from millrace_core.errors import Reject
+from millrace_core.event_names import Naming
 from millrace_core.messages import EndpointControl, PlanControl, decode
 
 
@@ -25,17 +26,26 @@ class Plans:
 
 
 class Endpoints:
-    """Follows kind `endpoint`. Only whether one is there and switched on matters here."""
+    """Follows kind `endpoint`. Only whether one is there and switched on matters here, and what it calls events."""
 
     def __init__(self) -> None:
-        self._open: set[tuple[str, str]] = set()
+        self._open: dict[tuple[str, str], Naming | None] = {}
 
     def apply(self, account: str, id: str, value: bytes | None) -> None:
+        key = (account, id)
+        self._open.pop(key, None)
         try:
-            is_open = decode(value, EndpointControl).enabled
+            control = decode(value, EndpointControl)
+            # Most list identifiers only, and are kept without a naming of their own.
+            naming = Naming(control.names) if control.names else None
         except Reject:
-            is_open = False
-        (self._open.add if is_open else self._open.discard)((account, id))
+            return
+        if control.enabled:
+            self._open[key] = naming
 
     def is_open(self, account: str, id: str) -> bool:
         return (account, id) in self._open
+
+    def naming(self, account: str, id: str) -> Naming | None:
+        """What an endpoint calls events; None = by their identifiers."""
+        return self._open.get((account, id))

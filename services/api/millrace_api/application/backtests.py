@@ -258,7 +258,7 @@ def _control(account: str, wanted: Wanted) -> SubscriptionControl:
         target_kind="endpoint" if wanted.target.type == "webhook" else "plan",
         target_id=wanted.target.id,
         created_at=0,
-        priority=wanted.priority,
+        priority=subscriptions.priority_of(wanted),
         enabled=wanted.enabled,
         where=wanted.where,
         filter=Raw(b"null" if wanted.filter is None else orjson.dumps(wanted.filter)),

@@ -4,9 +4,10 @@ The target is held (a shared lock) while the subscription is pointed at it, so i
 webhook endpoint listens to by its own list of events are subscriptions too, managed by the endpoint and changed there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 from uuid import UUID
 
@@ -27,6 +28,11 @@ _SQL = queries.load("api/subscriptions")
 
 TargetKind = Literal["job", "chain", "webhook"]
 TARGET_KINDS: tuple[str, ...] = get_args(TargetKind)
+
+AUTOMATION_PRIORITY = 200
+PRIORITY: Mapping[str, int] = MappingProxyType({"assistant": 100, "connector": 300, "webhook": 400})
+"""The order in which those who hear an event are started, where their owner does not say otherwise: the assistant,
+automation rules (anything that is not named here), connectors, webhook endpoints. None waits for another's end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,7 @@ class Wanted:
     target: Target
     filter: dict[str, Any] | None = None
     where: str | None = None
-    priority: int = 100
+    priority: int | None = None  # None = as its target has it
     enabled: bool = True
     flow: dict[str, Any] | None = None
 
@@ -85,7 +91,7 @@ async def insert(change: Change, account: str, wanted: Wanted, *, target: UUID, 
         wanted.pattern,
         _filter_text(wanted),
         wanted.where,
-        wanted.priority,
+        priority_of(wanted),
         wanted.target.type,
         target,
         wanted.enabled,
@@ -96,6 +102,11 @@ async def insert(change: Change, account: str, wanted: Wanted, *, target: UUID, 
     assert row is not None
     await change.publish(subscription_entry(row))
     return row
+
+
+def priority_of(wanted: Wanted) -> int:
+    """Its place among those that hear the same event: lower starts first."""
+    return PRIORITY.get(wanted.target.type, AUTOMATION_PRIORITY) if wanted.priority is None else wanted.priority
 
 
 async def get(tx: Connection, account: str, id: str) -> SubscriptionView:
@@ -128,7 +139,7 @@ async def update(change: Change, account: str, id: str, wanted: dict[str, Any]) 
         merged.pattern,
         _filter_text(merged),
         merged.where,
-        merged.priority,
+        priority_of(merged),
         merged.target.type,
         target,
         merged.enabled,

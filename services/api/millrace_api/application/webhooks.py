@@ -1,8 +1,9 @@
-"""Webhook endpoints: where deliveries go, what they are signed with, and what they hear of.
+"""Webhook endpoints: where deliveries go, what they are signed with, and what they hear of. One for every surface.
 
-An endpoint's list of events is kept as subscriptions managed by it, changed in the same transaction. Saving a URL asks
-no name server: literal addresses are judged here, names when the dispatcher connects. Secrets are sealed under the key
-ring, bound to account and endpoint, and shown once. After a rotation both secrets sign until the old one's time ends.
+An endpoint's list of events holds patterns and documents' names (`event_names`). It is kept as subscriptions managed by
+the endpoint, changed in the same transaction. Saving a URL asks no name server: literal addresses are judged here,
+names when the dispatcher connects. Secrets are sealed under the key ring, bound to account and endpoint, and shown
+once. After a rotation both secrets sign until the old one's time ends.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from millrace_api.application.changes import Change
 from millrace_api.application.notation import stored
 from millrace_api.application.problems import Invalid, NotFound, at
 from millrace_api.application.subscriptions import Target
-from millrace_core import ids, limits, signing
+from millrace_core import event_names, ids, limits, signing
 from millrace_core.egress import Network, check_url
 from millrace_core.keyring import KeyRing, endpoint_secret
 from millrace_store import queries
@@ -32,7 +33,8 @@ RETIRED_AT_ONCE_MAX = 100
 # Standard Webhooks asks for 24 to 64 bytes; documents show shorter ones, so only the plainly guessable is refused.
 SECRET_BYTES_MIN = 12
 SECRET_CHARS_MAX = 256
-ENDPOINT_PRIORITY = 400
+Style = Literal["standard", "ops"]
+"""`ops` adds the headers of that document: `X-OpsIQ-Signature` and its like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class EndpointView:
     disabled_at: datetime | None
     disabled_reason: Literal["requested", "gone", "failing"] | None
     old_secret_until: datetime | None
+    style: Style
     version: int
     created_at: datetime
     updated_at: datetime
@@ -63,7 +66,7 @@ class NewEndpointView(EndpointView):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """An endpoint as its owner wants it. `events` are identifier patterns."""
+    """An endpoint as its owner wants it. `events` are identifier patterns, and documents' names of events."""
 
     url: str
     events: Sequence[str] = ()
@@ -73,6 +76,7 @@ class Wanted:
     timeout_s: float = limits.WEBHOOK_TIMEOUT_S
     concurrency: int = 32
     rate: float | None = None
+    style: Style = "standard"
 
 
 async def create(
@@ -96,10 +100,11 @@ async def create(
         wanted.concurrency,
         wanted.rate,
         change.now,
+        wanted.style,
     )
     assert row is not None
     await change.publish(endpoint_entry(row))
-    await _subscribe(change, account, row, wanted.events)
+    await _subscribe(change, account, row, _patterns(wanted.events))
     return NewEndpointView(**_fields(row), secret=text)
 
 
@@ -110,8 +115,19 @@ async def get(tx: Connection, account: str, id: str) -> EndpointView:
     return EndpointView(**_fields(row))
 
 
-async def listed(tx: Connection, account: str, *, below: UUID | None, count: int) -> list[EndpointView]:
-    return [EndpointView(**_fields(row)) for row in await tx.fetch(_SQL["list_endpoints"], account, below, count)]
+async def listed(
+    tx: Connection, account: str, *, below: UUID | None, count: int, skipped: int = 0
+) -> list[EndpointView]:
+    """Newest first."""
+    rows = await tx.fetch(_SQL["list_endpoints"], account, below, count, skipped)
+    return [EndpointView(**_fields(row)) for row in rows]
+
+
+async def total(tx: Connection, account: str) -> int:
+    """How many there are."""
+    row = await tx.fetchrow(_SQL["count_endpoints"], account)
+    assert row is not None
+    return int(row["total"])
 
 
 async def update(
@@ -135,11 +151,12 @@ async def update(
         merged.concurrency,
         merged.rate,
         change.now,
+        merged.style,
     )
     assert row is not None
     await change.publish(endpoint_entry(row))
     if list(merged.events) != view.events:
-        await _resubscribe(change, account, row, merged.events)
+        await _resubscribe(change, account, row, _patterns(merged.events))
     return EndpointView(**_fields(row))
 
 
@@ -184,7 +201,7 @@ async def forget_old_secrets(change: Change) -> int:
 async def _subscribe(change: Change, account: str, endpoint: Row, patterns: Sequence[str]) -> None:
     target = Target("webhook", ids.prefixed(ids.ENDPOINT, endpoint["id"]))
     for pattern in patterns:
-        wanted = subscriptions.Wanted(pattern=pattern, target=target, priority=ENDPOINT_PRIORITY)
+        wanted = subscriptions.Wanted(pattern=pattern, target=target)
         await subscriptions.insert(change, account, wanted, target=endpoint["id"], managed_by=endpoint["id"])
 
 
@@ -209,10 +226,9 @@ async def _lock(change: Change, account: str, id: str) -> Row:
 def _check(wanted: Wanted, egress: Sequence[Network]) -> None:
     with at("url"):
         check_url(wanted.url, egress)
-    if len(wanted.events) > EVENTS_MAX or len(set(wanted.events)) != len(wanted.events):
-        raise Invalid(f"at most {EVENTS_MAX} patterns, each once", where="events")
-    for index, pattern in enumerate(wanted.events):
-        subscriptions.check_pattern(pattern, where=f"events.{index}")
+    patterns = _patterns(wanted.events)
+    if len(patterns) > EVENTS_MAX or len(set(patterns)) != len(patterns):
+        raise Invalid(f"at most {EVENTS_MAX} events, each once and under one name", where="events")
     schedule = wanted.retry_schedule_s
     if schedule is not None and not (
         len(schedule) < limits.WEBHOOK_ATTEMPTS_MAX
@@ -223,6 +239,15 @@ def _check(wanted: Wanted, egress: Sequence[Network]) -> None:
             f"{limits.WEBHOOK_RETRY_AFTER_S_MAX:g}",
             where="retry_schedule_s",
         )
+
+
+def _patterns(events: Sequence[str]) -> list[str]:
+    """The patterns that the list stands for."""
+    patterns: list[str] = []
+    for index, written in enumerate(events):
+        with at(f"events.{index}"):
+            patterns.append(event_names.pattern_of(written))
+    return patterns
 
 
 def _secret(given: str | None) -> str:
@@ -255,6 +280,7 @@ def _fields(row: Row) -> Mapping[str, Any]:
         "disabled_at",
         "disabled_reason",
         "old_secret_until",
+        "style",
         "version",
         "created_at",
         "updated_at",

@@ -32,6 +32,12 @@ class ListMeta(BaseModel):
     has_more: bool
 
 
+class NumberedMeta(ListMeta):
+    page: int | None = Field(description="The page's number; null when it was asked for by a cursor.")
+    limit: int
+    total: int = Field(description="Of the whole list.")
+
+
 class One(BaseModel, Generic[T]):
     success: Literal[True]
     data: T
@@ -42,6 +48,12 @@ class Many(BaseModel, Generic[T]):
     success: Literal[True]
     data: list[T]
     meta: ListMeta
+
+
+class Numbered(BaseModel, Generic[T]):
+    success: Literal[True]
+    data: list[T]
+    meta: NumberedMeta
 
 
 class Part(BaseModel, Generic[T]):
@@ -74,8 +86,14 @@ class Json(JsonResponse):
 
 def one(data: object, *, status: int = 200, at: Position | None = None) -> Response:
     """One thing. `at` is where a write stands on the log."""
-    headers = {} if at is None else {positions.HEADER: positions.render([at])}
-    return Json(AUTOMATION.success(data, None), status_code=status, headers=headers)
+    return placed(Json(AUTOMATION.success(data, None), status_code=status), at=at)
+
+
+def placed(answer: Response, *, at: Position | None) -> Response:
+    """The answer to a write, with where it stands on the log."""
+    if at is not None:
+        answer.headers[positions.HEADER] = positions.render([at])
+    return answer
 
 
 def part(data: object, next_cursor: str | None) -> Response:
@@ -86,6 +104,11 @@ def part(data: object, next_cursor: str | None) -> Response:
 def many(page: Page[Any]) -> Response:
     """One page of a list."""
     return Json(AUTOMATION.success(page.items, page.meta))
+
+
+def numbered(page: Page[Any], *, number: int | None, limit: int, total: int) -> Response:
+    """One page of a list that is paged by number and by cursor."""
+    return Json(AUTOMATION.success(page.items, {"page": number, "limit": limit, "total": total} | page.meta))
 
 
 def deleted(id: str, *, at: Position | None) -> Response:

@@ -20,7 +20,7 @@ from millrace_web import positions
 from millrace_web.api_keys import ApiKey
 from millrace_web.authentication import require
 from millrace_web.caller_rates import note
-from millrace_web.paging import Cursors, Page, PageQuery
+from millrace_web.paging import Cursors, Numbered, Page, PageQuery
 
 T = TypeVar("T")
 START = datetime(9999, 12, 31, tzinfo=UTC), UUID(int=2**128 - 1)
@@ -113,6 +113,24 @@ def listing(request: Request, query: Annotated[PageQuery, Depends()]) -> Listing
 
 
 ListingHere = Annotated[Listing, Depends(listing)]
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedListing(Listing):
+    """A page of a list that is paged by number too: with `page`, how many rows are `skipped`."""
+
+    page_number: int | None = 1
+    skipped: int = 0
+
+
+def numbered_listing(request: Request, query: Annotated[Numbered, Depends()]) -> NumberedListing:
+    """The page this request asks for, by cursor or by number."""
+    page = PageQuery(query.cursor, query.limit)
+    by_cursor = query.cursor is not None
+    return NumberedListing(page, request.app.state.cursors, None if by_cursor else query.number, query.skipped)
+
+
+NumberedHere = Annotated[NumberedListing, Depends(numbered_listing)]
 
 
 def cursors_of(request: Request) -> Cursors:

@@ -166,7 +166,14 @@ class NewSubscription(_Body):
     target: Target
     filter: Filter | None = None
     where: Where | None = None
-    priority: Priority = 100
+    priority: Annotated[
+        Priority | None,
+        Field(
+            description="Of those who hear an event, lower starts first, and none waits for another's end. Left out = "
+            f"{subscriptions.AUTOMATION_PRIORITY} for automation rules (jobs, chains), "
+            f"{subscriptions.PRIORITY['webhook']} for webhooks."
+        ),
+    ] = None
     enabled: bool = True
     flow: Annotated[
         Flow | None,
@@ -341,7 +348,14 @@ class ChainPatch(_Patch):
 
 
 Url = Annotated[Text, Field(min_length=1, max_length=limits.URL_CHARS_MAX, examples=["https://example.com/hook"])]
-Patterns = Annotated[list[str], Field(max_length=webhooks.EVENTS_MAX, examples=[["e:github/*"]])]
+Events = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=256)]],
+    Field(
+        max_length=webhooks.EVENTS_MAX,
+        examples=[["workflow.executed", "form.submitted"], ["invoice.paid"], ["e:github/*"]],
+        description="Names as the documents write them, and patterns of identifiers. A body's `type` says the same.",
+    ),
+]
 Schedule = Annotated[
     list[float],
     Field(
@@ -359,12 +373,16 @@ Rate = Annotated[
         description="Deliveries a second at most; null = as they come. What is more waits, and loses no attempt by it.",
     ),
 ]
+Style = Annotated[
+    webhooks.Style,
+    Field(description="`ops` sends `X-OpsIQ-Signature` and its like, too; left out = that for signed callers only."),
+]
 Secret = Annotated[str, Field(max_length=webhooks.SECRET_CHARS_MAX, description="Left out, a good one is made.")]
 
 
 class NewWebhook(_Body):
     url: Url
-    events: Patterns = []
+    events: Events = []
     secret: Secret | None = None
     description: Description | None = None
     enabled: bool = True
@@ -372,8 +390,10 @@ class NewWebhook(_Body):
     timeout_s: Timeout = limits.WEBHOOK_TIMEOUT_S
     concurrency: Concurrency = 32
     rate: Rate | None = None
+    style: Style | None = None
 
-    def wanted(self) -> webhooks.Wanted:
+    def wanted(self, *, style: webhooks.Style) -> webhooks.Wanted:
+        """`style` is that of a caller who names none."""
         return webhooks.Wanted(
             url=self.url,
             events=self.events,
@@ -383,18 +403,20 @@ class NewWebhook(_Body):
             timeout_s=self.timeout_s,
             concurrency=self.concurrency,
             rate=self.rate,
+            style=self.style or style,
         )
 
 
 class WebhookPatch(_Patch):
     url: Url = _LEFT_OUT
-    events: Patterns = _LEFT_OUT
+    events: Events = _LEFT_OUT
     description: Description | None = None
     enabled: bool = _LEFT_OUT
     retry_schedule_s: Schedule | None = None
     timeout_s: Timeout = _LEFT_OUT
     concurrency: Concurrency = _LEFT_OUT
     rate: Rate | None = None
+    style: Style = _LEFT_OUT
 
 
 class SecretRotation(_Body):
