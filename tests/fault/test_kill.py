@@ -50,6 +50,7 @@ TABLES = (
     "delivery_attempts",
     "dead_letters",
     "account_book",
+    "entities",
 )
 
 

@@ -4,6 +4,7 @@ The records of a story are dealt to Postgres in random batches that keep only th
 come before the rows they speak of, attempts and outcomes come twice, ends contradict each other, a payload is large.
 """
 
+import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from millrace_core.messages import (
     DayClosed,
     DayDue,
     DeliveryEnded,
+    Event,
     FlowPart,
     Message,
     Raw,
@@ -108,6 +110,34 @@ def with_flow(start: Output) -> Output:
     return msgspec.structs.replace(start, value=encode(command))
 
 
+def ops(n: int, name: str, properties: bytes, *, again: int | None = None) -> Output:
+    """An event about a customer or the like, in a partition of its own choice; `again`: a repeat of that one."""
+    event = Event(
+        id=TELLER.event_id(1_000 + (n if again is None else again)),
+        account=story.ACCOUNT_ID,
+        identifier=f"e:ops/{name}",
+        received_at=story.T0 + n,
+        properties=Raw(properties),
+    )
+    return story.output("events", event.id, event)
+
+
+def things() -> list[Output]:
+    """Things told of by events of several partitions, one posted twice, one erased and told of again."""
+    return [
+        ops(0, "customer.created", b'{"id": 1, "name": "Adam", "plan": "pro", "created_at": "2020-01-01"}'),
+        ops(1, "customer.updated", b'{"id": "1", "name": "Adam Smith", "tags": ["a"], "z": "\\u0000"}'),
+        ops(2, "ticket.created", b'{"id": 7, "subject": "S", "customer": {"id": 1, "email": "a@b"}}'),
+        ops(3, "customer.created", b'{"id": 1, "name": "Adam posted again", "city": "X"}', again=0),
+        ops(4, "customer.deleted", b'{"id": 2}'),
+        ops(5, "customer.updated", b'{"id": 2, "name": "Eve"}'),
+        ops(6, "customer.created", b'{"id": 3, "name": "Abel"}'),
+        ops(7, "customer.deleted", b'{"id": 3}'),
+        ops(8, "invoice.paid", b'{"id": "in_1", "customer_id": 1, "amount": 12.50}'),
+        ops(9, "ticket.updated", b'{"id": 7, "status": "closed"}'),
+    ]
+
+
 def told() -> list[Received]:
     outputs = [
         *ended(0, "dead_lettered"),  # and then sent again
@@ -131,8 +161,10 @@ def told() -> list[Received]:
         with_flow(TELLER.start_run(5)),
         TELLER.start_run(5),
         *TELLER.run_facts(4),
+        *things(),
     ]
-    return story.received(outputs)
+    came = enumerate(story.received(outputs))
+    return [msgspec.structs.replace(one, timestamp=one.timestamp + n) for n, one in came]  # type: ignore[type-var]
 
 
 RECORDS = told()
@@ -185,3 +217,19 @@ async def migrated(database: str) -> str:
 @given(cut=batches())
 async def test_any_cut_gives_the_rows_of_one_batch(migrated: str, cut: list[list[int]]) -> None:
     assert await dealt(migrated, cut) == await dealt(migrated, [list(range(len(RECORDS)))])
+
+
+async def test_what_events_tell_of_a_thing_is_put_together(migrated: str) -> None:
+    rows = (await dealt(migrated, [list(range(len(RECORDS)))]))["entities"]
+    found = {
+        (kind, id): {name: told[1] for name, told in json.loads(str(members)).items()}
+        for _, kind, id, _, _, _, _, members, *_ in rows
+    }
+    adam = {"id": "1", "name": "Adam Smith", "plan": "pro", "tags": ["a"], "z": "", "email": "a@b"}
+    assert found == {
+        ("customer", "1"): adam,
+        ("customer", "2"): {"id": "2", "name": "Eve"},
+        ("customer", "3"): {},
+        ("invoice", "in_1"): {"id": "in_1", "customer_id": "1", "amount": 12.5, "status": "paid"},
+        ("ticket", "7"): {"id": "7", "subject": "S", "customer_id": "1", "status": "closed"},
+    }

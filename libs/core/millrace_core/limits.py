@@ -197,6 +197,13 @@ REPLAY_COUNT_S_MAX = 5.0
 # The matcher tells a repeated step from a new one for a day: one that lay still longer may not be taken up again.
 REPLAY_STILL_MS_MAX = 20 * 3_600_000
 
+# ── customers, tickets and what else events tell of ─────────────────────────────────────────────────────────────────
+ENTITY_MEMBERS_TOLD_MAX = 64
+ENTITY_VALUE_CHARS_MAX = 4_096
+SAFE_FIELDS_MAX = 64
+CUSTOMER_SUBSCRIPTIONS_SHOWN_MAX = 20
+TICKETS_COUNTED_MAX = 1_000
+
 # ── backtests ───────────────────────────────────────────────────────────────────────────────────────────────────────
 BACKTEST_DAYS_MAX = 30
 BACKTEST_DAYS_DEFAULT = 7

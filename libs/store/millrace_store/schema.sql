@@ -63,6 +63,47 @@ COMMENT ON COLUMN control.api_keys.digest IS 'HMAC-SHA256 of the key under the p
 
 COMMENT ON COLUMN control.api_keys.sealed_secret IS 'the secret of keys that sign, under the key ring';
 
+CREATE TABLE control.connections (
+    account text NOT NULL,
+    id uuid NOT NULL,
+    public_id text NOT NULL,
+    version bigint NOT NULL,
+    connector text NOT NULL,
+    name text NOT NULL,
+    url text,
+    config text NOT NULL,
+    sealed_secrets text NOT NULL,
+    enabled boolean NOT NULL,
+    declared text,
+    declared_at timestamp with time zone,
+    endpoint uuid,
+    received bigint DEFAULT 0 NOT NULL,
+    refused bigint DEFAULT 0 NOT NULL,
+    failed bigint DEFAULT 0 NOT NULL,
+    timed_out bigint DEFAULT 0 NOT NULL,
+    events bigint DEFAULT 0 NOT NULL,
+    failures_in_row integer DEFAULT 0 NOT NULL,
+    last_received_at timestamp with time zone,
+    last_event_at timestamp with time zone,
+    last_error_at timestamp with time zone,
+    last_error text,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    deleted_at timestamp with time zone
+);
+
+COMMENT ON COLUMN control.connections.public_id IS 'names it in the address that its platform posts to';
+
+COMMENT ON COLUMN control.connections.url IS 'of a remote connector: where it serves the five calls';
+
+COMMENT ON COLUMN control.connections.config IS 'JSON as its owner wrote it';
+
+COMMENT ON COLUMN control.connections.sealed_secrets IS 'JSON, under the key ring';
+
+COMMENT ON COLUMN control.connections.declared IS 'JSON: what the connector last said of itself';
+
+COMMENT ON COLUMN control.connections.endpoint IS 'the webhook endpoint of what it subscribes to';
+
 CREATE TABLE control.control_outbox (
     id bigint NOT NULL,
     kind text NOT NULL,
@@ -180,6 +221,13 @@ CREATE TABLE control.replays (
 COMMENT ON COLUMN control.replays.state IS 'waiting: the read models do not hold yet all that was on the log when it was asked for';
 
 COMMENT ON COLUMN control.replays.cursor_at IS 'with cursor_id: the last event, by (received_at, id), that was dealt with';
+
+CREATE TABLE control.safe_fields (
+    account text NOT NULL,
+    kind text NOT NULL,
+    fields text[] NOT NULL,
+    updated_at timestamp with time zone NOT NULL
+);
 
 CREATE TABLE control.spent_nonces (
     account text NOT NULL,
@@ -358,6 +406,31 @@ CREATE TABLE read.delivery_attempts_default (
     response text,
     retry_at timestamp with time zone
 );
+
+CREATE TABLE read.entities (
+    account text NOT NULL,
+    kind text NOT NULL,
+    id text NOT NULL COLLATE pg_catalog."C",
+    at timestamp with time zone NOT NULL,
+    created_ms bigint NOT NULL,
+    updated_ms bigint NOT NULL,
+    erased text COLLATE pg_catalog."C",
+    members jsonb NOT NULL,
+    event uuid NOT NULL,
+    partition integer NOT NULL,
+    "offset" bigint NOT NULL
+)
+WITH (fillfactor='70');
+
+COMMENT ON COLUMN read.entities.id IS 'the sender''s own';
+
+COMMENT ON COLUMN read.entities.at IS 'of the first event about it';
+
+COMMENT ON COLUMN read.entities.created_ms IS 'as the sender says, else when the first event about it came';
+
+COMMENT ON COLUMN read.entities.erased IS 'the place of the last event that erased it';
+
+COMMENT ON COLUMN read.entities.event IS 'the last one about it';
 
 CREATE TABLE read.event_matches (
     event uuid NOT NULL,
@@ -667,6 +740,12 @@ ALTER TABLE ONLY control.api_keys
 ALTER TABLE ONLY control.api_keys
     ADD CONSTRAINT api_keys_pkey PRIMARY KEY (account, id);
 
+ALTER TABLE ONLY control.connections
+    ADD CONSTRAINT connections_pkey PRIMARY KEY (account, id);
+
+ALTER TABLE ONLY control.connections
+    ADD CONSTRAINT connections_public_id_key UNIQUE (public_id);
+
 ALTER TABLE ONLY control.control_outbox
     ADD CONSTRAINT control_outbox_kind_account_aggregate_version_key UNIQUE (kind, account, aggregate, version);
 
@@ -690,6 +769,9 @@ ALTER TABLE ONLY control.redrives
 
 ALTER TABLE ONLY control.replays
     ADD CONSTRAINT replays_pkey PRIMARY KEY (account, id);
+
+ALTER TABLE ONLY control.safe_fields
+    ADD CONSTRAINT safe_fields_pkey PRIMARY KEY (account, kind);
 
 ALTER TABLE ONLY control.spent_nonces
     ADD CONSTRAINT spent_nonces_pkey PRIMARY KEY (account, api_key, nonce);
@@ -720,6 +802,9 @@ ALTER TABLE ONLY read.delivery_attempts
 
 ALTER TABLE ONLY read.delivery_attempts_default
     ADD CONSTRAINT delivery_attempts_default_pkey PRIMARY KEY (delivery, n);
+
+ALTER TABLE ONLY read.entities
+    ADD CONSTRAINT entities_pkey PRIMARY KEY (account, kind, id);
 
 ALTER TABLE ONLY read.event_matches
     ADD CONSTRAINT event_matches_pkey PRIMARY KEY (event, kind, child);
@@ -778,6 +863,8 @@ ALTER TABLE ONLY read.steps
 ALTER TABLE ONLY read.steps_default
     ADD CONSTRAINT steps_default_pkey PRIMARY KEY (run, node);
 
+CREATE INDEX connections_account_id_idx ON control.connections USING btree (account, id DESC) WHERE (deleted_at IS NULL);
+
 CREATE INDEX control_outbox_id_idx ON control.control_outbox USING btree (id) WHERE (published_position IS NULL);
 
 CREATE INDEX disablings_disabled_at_idx ON control.disablings USING btree (disabled_at) WHERE (told_at IS NULL);
@@ -825,6 +912,14 @@ CREATE INDEX deliveries_default_event_idx ON read.deliveries_default USING btree
 CREATE INDEX deliveries_subscription_created_at_id_idx ON ONLY read.deliveries USING btree (subscription, created_at DESC, id DESC) WHERE (subscription IS NOT NULL);
 
 CREATE INDEX deliveries_default_subscription_created_at_id_idx ON read.deliveries_default USING btree (subscription, created_at DESC, id DESC) WHERE (subscription IS NOT NULL);
+
+CREATE INDEX entities_by_age ON read.entities USING btree (account, kind, created_ms DESC, id DESC) WHERE (members <> '{}'::jsonb);
+
+CREATE INDEX entities_by_customer ON read.entities USING btree (account, kind, (((members -> 'customer_id'::text) ->> 1)), created_ms DESC, id DESC) WHERE (members <> '{}'::jsonb);
+
+CREATE INDEX entities_by_status ON read.entities USING btree (account, kind, (((members -> 'status'::text) ->> 1)), created_ms DESC, id DESC) WHERE (members <> '{}'::jsonb);
+
+CREATE INDEX entities_by_words ON read.entities USING gin (((array_to_tsvector(ARRAY[account, kind]) || to_tsvector('simple'::regconfig, ((((((((COALESCE(((members -> 'name'::text) ->> 1), ''::text) || ' '::text) || COALESCE(((members -> 'email'::text) ->> 1), ''::text)) || ' '::text) || COALESCE(((members -> 'company'::text) ->> 1), ''::text)) || ' '::text) || COALESCE(((members -> 'number'::text) ->> 1), ''::text)) || ' '::text) || COALESCE(((members -> 'subject'::text) ->> 1), ''::text))))));
 
 CREATE INDEX events_account_identifier_received_at_id_idx ON ONLY read.events USING btree (account, identifier, received_at DESC, id DESC);
 
@@ -915,6 +1010,9 @@ CREATE TRIGGER wake_relay AFTER INSERT ON control.control_outbox FOR EACH STATEM
 ALTER TABLE ONLY control.api_keys
     ADD CONSTRAINT api_keys_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
 
+ALTER TABLE ONLY control.connections
+    ADD CONSTRAINT connections_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
+
 ALTER TABLE ONLY control.disablings
     ADD CONSTRAINT disablings_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
 
@@ -926,6 +1024,9 @@ ALTER TABLE ONLY control.redrives
 
 ALTER TABLE ONLY control.replays
     ADD CONSTRAINT replays_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
+
+ALTER TABLE ONLY control.safe_fields
+    ADD CONSTRAINT safe_fields_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
 
 ALTER TABLE ONLY control.subscriptions
     ADD CONSTRAINT subscriptions_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from millrace_core import dead_letters, ids
+from millrace_core import dead_letters, entities, ids
 from millrace_core.errors import Reject
 from millrace_core.messages import (
     Delivery,
@@ -96,6 +96,30 @@ def event_posted(record: Received, rows: Rows) -> None:
         refused,
     )
     rows.events.setdefault(id, row)
+    if copy is not None and entities.about(event.identifier) is not None:
+        rows.entities += _entities(record, event, id, copy)
+
+
+def _entities(record: Received, event: Event, id: str, properties: str) -> list[Row]:
+    """What the event says of customers, tickets and the like, each member with its place in the log."""
+    place = entities.stamp(record.timestamp, record.partition, record.offset)
+    at, account = moment(record.timestamp), clean(event.account)
+    return [
+        (
+            account,
+            told.kind,
+            told.id,
+            at,
+            record.timestamp if told.created_ms is None else told.created_ms,
+            record.timestamp,
+            place if told.erases else None,
+            json.dumps({name: [place, value] for name, value in told.members.items()}),
+            id,
+            record.partition,
+            record.offset,
+        )
+        for told in entities.told_by(event.identifier, properties)
+    ]
 
 
 def event_decided(record: Received, rows: Rows) -> None:

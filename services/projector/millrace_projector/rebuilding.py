@@ -61,6 +61,7 @@ ORIGINS: Mapping[str, tuple[str, ...]] = {
     "receipt_leaves": ("receipt-leaves",),
     "receipt_days": ("receipt-roots",),
     "receipt_seeds": ("receipt-roots",),
+    "entities": ("events",),
 }
 
 

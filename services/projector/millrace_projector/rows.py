@@ -308,6 +308,7 @@ class Rows:
         self.receipt_leaves: dict[Row, Row] = {}
         self.receipt_days: dict[Row, Row] = {}
         self.receipt_seeds: dict[Row, Row] = {}
+        self.entities: list[Row] = []
 
     def held(self, owner: str, account: str, payload: bytes) -> bytes:
         """What a row holds of a payload of this event, run or delivery: itself, or a reference where it is large.
@@ -378,6 +379,8 @@ class Rows:
             fresh = [row.row() for row in merged.values() if row.is_fresh]
             other = [row.row() for row in merged.values() if not row.is_fresh]
             found.append((table, _sorted(table, fresh), _sorted(table, other)))
+        # One row for each event that tells of a thing: Postgres puts together what they say.
+        found.append((tables.ENTITIES, [], _sorted(tables.ENTITIES, self.entities)))
         # Last: projectors share these rows, and each waits for the other's commit.
         book = [(*place, bytes(bits)) for place, bits in self.account_book.items()]
         found.append((tables.ACCOUNT_BOOK, [], _sorted(tables.ACCOUNT_BOOK, book)))

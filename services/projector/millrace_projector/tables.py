@@ -179,6 +179,23 @@ RECEIPT_LEAVES = Table(
 )
 RECEIPT_DAYS = Table("receipt_days", ("day", "accounts", "facts", "ends", "at"))
 RECEIPT_SEEDS = Table("receipt_seeds", ("offset", "seed", "at"))
+ENTITIES = Table(
+    "entities",
+    (
+        "account",
+        "kind",
+        "id",
+        "at",
+        "created_ms",
+        "updated_ms",
+        "erased",
+        "members",
+        "event",
+        "partition",
+        "offset",
+    ),
+    key=3,
+)
 
 TABLES = (
     EVENTS,
@@ -196,4 +213,5 @@ TABLES = (
     RECEIPT_LEAVES,
     RECEIPT_DAYS,
     RECEIPT_SEEDS,
+    ENTITIES,
 )
