@@ -46,6 +46,7 @@ WRONG: Mapping[str, tuple[str, ...]] = {
     "bootstrap": ("--set", "kafka.bootstrap=kafka"),
     "kafka.bootstrap is required": ("--set", "kafka.bootstrap="),
     "secrets.postgres is required": ("--set", "secrets.postgres="),
+    "secrets.limits is required": ("--set", "limits.shared=true"),
     "keyPepper": ("--set", "secrets.keyPepper=short"),
     "allow": ("--set", "egress.allow=everything"),
     "no KEDA": ("--set", "keda.enabled=true"),

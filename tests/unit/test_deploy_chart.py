@@ -35,6 +35,10 @@ def test_a_profile_keeps_the_schema(profile: Path) -> None:
     jsonschema.validate(merged(VALUES, yaml.safe_load(profile.read_text())), SCHEMA)
 
 
+OPTIONAL = {"limits"}
+"""Secrets that a service also runs without."""
+
+
 def test_every_service_is_in_it() -> None:
     assert list(VALUES["services"]) == list(SERVICES)
     assert {name for name, service in VALUES["services"].items() if service.get("http")} == set(HTTP_SERVICES)
@@ -49,7 +53,9 @@ def test_what_scales_a_service_is_what_its_group_reads() -> None:
 def test_a_service_is_given_the_secrets_its_settings_class_requires(name: str) -> None:
     known = helm.settings_of(f"millrace_{name}").model_fields
     required = {field for field, info in known.items() if info.is_required()}
-    assert required == set(VALUES["services"][name].get("secrets", []))
+    given = set(VALUES["services"][name].get("secrets", []))
+    assert required == given - OPTIONAL
+    assert given <= set(known)
 
 
 GOOD: Any = {

@@ -73,10 +73,12 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- end }}
 
-{{/* The secrets a pod is given as files, Kafka's password among them where it has one: (list $ (list "postgres")) */}}
+{{/* The secrets a pod is given as files, Kafka's password among them where it has one: (list $ (list "postgres")).
+`limits` only where there is one. */}}
 {{- define "millrace.secretsOf" -}}
 {{- $root := index . 0 -}}
 {{- $names := index . 1 | default list -}}
+{{- if not $root.Values.limits.shared }}{{ $names = without $names "limits" }}{{ end -}}
 {{- if hasPrefix "sasl" $root.Values.kafka.security.protocol }}{{ $names = append $names "kafka_password" }}{{ end -}}
 {{- join "," $names -}}
 {{- end }}
