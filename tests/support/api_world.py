@@ -104,6 +104,14 @@ class ApiWorld:
         """Say how far the read models are, for every partition of a topic."""
         await self.execute("UPDATE read.positions SET next_offset = $2 WHERE topic = $1", topic, next_offset)
 
+    async def value(self, statement: str, *args: Any) -> Any:
+        """The first column of the first row."""
+        connection = await asyncpg.connect(self.dsn)
+        try:
+            return await connection.fetchval(statement, *args)
+        finally:
+            await connection.close()
+
     async def execute(self, statement: str, *args: Any) -> None:
         connection = await asyncpg.connect(self.dsn)
         try:

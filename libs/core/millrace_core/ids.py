@@ -24,6 +24,8 @@ CHAIN = "chn"
 ENDPOINT = "we"
 REQUEST = "req"
 REPLAY = "rpl"
+FORM = "form"
+SUBMISSION = "sbm"
 ACTION = "act"
 CONFIRMATION = "cnf"
 

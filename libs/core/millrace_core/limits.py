@@ -204,6 +204,16 @@ SAFE_FIELDS_MAX = 64
 CUSTOMER_SUBSCRIPTIONS_SHOWN_MAX = 20
 TICKETS_COUNTED_MAX = 1_000
 
+# ── forms ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+FORM_FIELDS_MAX = 200
+FORM_OPTIONS_MAX = 500
+FORM_LABEL_CHARS_MAX = 500
+FORM_TEXT_CHARS_MAX = 65_536
+FORM_PATTERN_CHARS_MAX = 500
+FORM_PROBLEMS_SHOWN_MAX = 50
+SUBMISSIONS_TOLD_AT_ONCE_MAX = 100
+SUBMISSIONS_LOOKED_AT_EVERY_S = 2.0
+
 # ── backtests ───────────────────────────────────────────────────────────────────────────────────────────────────────
 BACKTEST_DAYS_MAX = 30
 BACKTEST_DAYS_DEFAULT = 7

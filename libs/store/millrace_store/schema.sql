@@ -147,6 +147,25 @@ CREATE TABLE control.dropped_days (
 
 COMMENT ON COLUMN control.dropped_days.after_id IS 'the first id of the day behind it';
 
+CREATE TABLE control.forms (
+    account text NOT NULL,
+    id uuid NOT NULL,
+    public_id text NOT NULL,
+    version bigint NOT NULL,
+    name text NOT NULL,
+    description text,
+    fields text NOT NULL,
+    status text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    deleted_at timestamp with time zone,
+    CONSTRAINT forms_status_check CHECK ((status = ANY (ARRAY['draft'::text, 'published'::text])))
+);
+
+COMMENT ON COLUMN control.forms.public_id IS 'names it in the address of its public page';
+
+COMMENT ON COLUMN control.forms.fields IS 'JSON, checked when it was saved';
+
 CREATE TABLE control.idempotency_keys (
     account text NOT NULL,
     api_key text NOT NULL,
@@ -235,6 +254,20 @@ CREATE TABLE control.spent_nonces (
     nonce text NOT NULL,
     valid_until timestamp with time zone NOT NULL
 );
+
+CREATE TABLE control.submissions (
+    account text NOT NULL,
+    id uuid NOT NULL,
+    form uuid NOT NULL,
+    data text NOT NULL,
+    submitted_by text,
+    created_at timestamp with time zone NOT NULL,
+    told_at timestamp with time zone
+);
+
+COMMENT ON COLUMN control.submissions.data IS 'JSON, as it was checked against the form';
+
+COMMENT ON COLUMN control.submissions.submitted_by IS 'the API key; null = somebody on the public page';
 
 CREATE TABLE control.subscriptions (
     account text NOT NULL,
@@ -758,6 +791,12 @@ ALTER TABLE ONLY control.disablings
 ALTER TABLE ONLY control.dropped_days
     ADD CONSTRAINT dropped_days_pkey PRIMARY KEY (day);
 
+ALTER TABLE ONLY control.forms
+    ADD CONSTRAINT forms_pkey PRIMARY KEY (account, id);
+
+ALTER TABLE ONLY control.forms
+    ADD CONSTRAINT forms_public_id_key UNIQUE (public_id);
+
 ALTER TABLE ONLY control.idempotency_keys
     ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (account, api_key, key);
 
@@ -775,6 +814,9 @@ ALTER TABLE ONLY control.safe_fields
 
 ALTER TABLE ONLY control.spent_nonces
     ADD CONSTRAINT spent_nonces_pkey PRIMARY KEY (account, api_key, nonce);
+
+ALTER TABLE ONLY control.submissions
+    ADD CONSTRAINT submissions_pkey PRIMARY KEY (account, id);
 
 ALTER TABLE ONLY control.subscriptions
     ADD CONSTRAINT subscriptions_pkey PRIMARY KEY (account, id);
@@ -869,6 +911,8 @@ CREATE INDEX control_outbox_id_idx ON control.control_outbox USING btree (id) WH
 
 CREATE INDEX disablings_disabled_at_idx ON control.disablings USING btree (disabled_at) WHERE (told_at IS NULL);
 
+CREATE INDEX forms_account_id_idx ON control.forms USING btree (account, id DESC) WHERE (deleted_at IS NULL);
+
 CREATE INDEX idempotency_keys_account_asked_at_idx ON control.idempotency_keys USING btree (account, asked_at);
 
 CREATE INDEX plans_account_kind_id_idx ON control.plans USING btree (account, kind, id DESC) WHERE (deleted_at IS NULL);
@@ -876,6 +920,10 @@ CREATE INDEX plans_account_kind_id_idx ON control.plans USING btree (account, ki
 CREATE INDEX replays_id_idx ON control.replays USING btree (id) WHERE (ended_at IS NULL);
 
 CREATE INDEX spent_nonces_account_valid_until_idx ON control.spent_nonces USING btree (account, valid_until);
+
+CREATE INDEX submissions_account_form_id_idx ON control.submissions USING btree (account, form, id DESC);
+
+CREATE INDEX submissions_created_at_idx ON control.submissions USING btree (created_at) WHERE (told_at IS NULL);
 
 CREATE INDEX subscriptions_account_id_idx ON control.subscriptions USING btree (account, id DESC) WHERE (deleted_at IS NULL);
 
@@ -1016,6 +1064,9 @@ ALTER TABLE ONLY control.connections
 ALTER TABLE ONLY control.disablings
     ADD CONSTRAINT disablings_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
 
+ALTER TABLE ONLY control.forms
+    ADD CONSTRAINT forms_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
+
 ALTER TABLE ONLY control.plans
     ADD CONSTRAINT plans_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
 
@@ -1027,6 +1078,9 @@ ALTER TABLE ONLY control.replays
 
 ALTER TABLE ONLY control.safe_fields
     ADD CONSTRAINT safe_fields_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
+
+ALTER TABLE ONLY control.submissions
+    ADD CONSTRAINT submissions_account_form_fkey FOREIGN KEY (account, form) REFERENCES control.forms(account, id);
 
 ALTER TABLE ONLY control.subscriptions
     ADD CONSTRAINT subscriptions_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);

@@ -16,6 +16,12 @@ MANAGE_JOBS: Final = "manage:jobs"
 READ_WEBHOOKS: Final = "read:webhooks"
 MANAGE_WEBHOOKS: Final = "manage:webhooks"
 MANAGE_KEYS: Final = "manage:keys"
+READ_FORMS: Final = "read:forms"
+MANAGE_FORMS: Final = "manage:forms"
+READ_INTAKE_BOTS: Final = "read:intake-bots"  # the same forms, as the intake surface names them
+WRITE_INTAKE_BOTS: Final = "write:intake-bots"
+READ_SUBMISSIONS: Final = "read:submissions"
+WRITE_SUBMISSIONS: Final = "write:submissions"
 
 SCOPES: Final = frozenset(
     {
@@ -33,14 +39,22 @@ SCOPES: Final = frozenset(
         READ_WEBHOOKS,
         MANAGE_WEBHOOKS,
         MANAGE_KEYS,
+        READ_FORMS,
+        MANAGE_FORMS,
+        READ_INTAKE_BOTS,
+        WRITE_INTAKE_BOTS,
+        READ_SUBMISSIONS,
+        WRITE_SUBMISSIONS,
     }
 )
 """Every scope a key may be given."""
 
 
 def allows(scopes: frozenset[str], scope: str) -> bool:
-    """Whether these scopes include that one. `manage:things` includes `read:things`."""
+    """Whether these scopes include that one. `manage:things` includes reading and writing them, `write:things`
+    reading them."""
     if scope in scopes or ALL in scopes:
         return True
     verb, _, things = scope.partition(":")
-    return verb == "read" and f"manage:{things}" in scopes
+    above = {"read": ("write", "manage"), "write": ("manage",)}.get(verb, ())
+    return any(f"{one}:{things}" in scopes for one in above)

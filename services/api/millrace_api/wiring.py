@@ -12,6 +12,7 @@ from millrace_api.application.changes import Changes
 from millrace_api.application.database import Database
 from millrace_api.application.keys import KeyMaker
 from millrace_api.application.nonces import SpentNonces
+from millrace_api.application.telling import Telling
 from millrace_api.backlog_watch import BacklogWatch
 from millrace_api.judging import EndpointJudge
 from millrace_api.publishing import RelayWriter
@@ -70,6 +71,7 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         arrivals=arrivals,
         backtests=Backtests(database, context.clock),
         log=producer,
+        telling=Telling(database, events=producer, clock=context.clock, log=context.log),
         keys=KeyMaker(pepper, ring),
         clock=context.clock,
         retention_days_max=settings.retention_days_max,
@@ -130,6 +132,7 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         retirement=SecretRetirement(api.changes, context.log).run,
         replaying=replaying.run,
         judge=judge.run,
+        telling=api.telling.run,
     )
 
 

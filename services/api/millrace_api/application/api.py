@@ -11,6 +11,7 @@ from millrace_api.application.database import Database
 from millrace_api.application.keys import KeyMaker
 from millrace_api.application.problems import NoSuchId, NotFound
 from millrace_api.application.runs import Log
+from millrace_api.application.telling import Telling
 from millrace_core.clock import Clock
 from millrace_core.egress import Network
 from millrace_store.pool import Connection
@@ -27,6 +28,7 @@ class Api:
     arrivals: Arrivals
     backtests: Backtests
     log: Log
+    telling: Telling
     keys: KeyMaker
     clock: Clock
     retention_days_max: int

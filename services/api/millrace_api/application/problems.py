@@ -3,7 +3,7 @@
 A message never holds a secret, nor anything that another account owns. Not here: HTTP.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from millrace_core.errors import MillraceError, Reject
@@ -27,11 +27,13 @@ class NoSuchId(NotFound):
 
 
 class Invalid(Problem):
-    """The request can be read, but not accepted. `where` names the member, as `filter` or `steps.0.config`."""
+    """The request can be read, but not accepted. `where` names the member, as `filter` or `steps.0.config`; `wrong` has
+    several members, each with its problem."""
 
-    def __init__(self, message: str, *, where: str) -> None:
+    def __init__(self, message: str, *, where: str, wrong: Sequence[tuple[str, str]] = ()) -> None:
         super().__init__(message)
         self.where = where
+        self.wrong = tuple(wrong) or ((where, message),)
 
 
 class Forbidden(Problem):

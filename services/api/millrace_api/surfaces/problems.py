@@ -14,7 +14,7 @@ def to_api_error(problem: Exception) -> ApiError:
         case problems.NotFound():
             return ApiError(404, message)
         case problems.Invalid():
-            wrong = [{"where": f"body.{problem.where}", "problem": message}]
+            wrong = [{"where": f"body.{where}", "problem": reason} for where, reason in problem.wrong]
             return invalid(f"{problem.where}: {message}", details={"errors": wrong})
         case problems.Forbidden():
             return ApiError(403, message)

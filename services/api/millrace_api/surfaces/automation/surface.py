@@ -2,7 +2,9 @@
 
 from fastapi import APIRouter
 
-PARTS: tuple[APIRouter, ...] = ()
+from millrace_api.surfaces.automation.routes import forms
+
+PARTS: tuple[APIRouter, ...] = (forms.router,)
 """A router for each resource."""
 
 

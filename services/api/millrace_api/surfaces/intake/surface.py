@@ -2,7 +2,12 @@
 
 from fastapi import APIRouter
 
-PARTS: tuple[APIRouter, ...] = ()
+from millrace_api.surfaces.intake.routes import bots, webhooks
+
+PARTS: tuple[APIRouter, ...] = (
+    bots.router,
+    webhooks.router,
+)
 """A router for each resource."""
 
 

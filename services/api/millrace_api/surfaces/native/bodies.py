@@ -6,60 +6,23 @@ A PATCH names the members that change; `null` clears a member that may be absent
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from millrace_api.application import backtests, keys, plans, redriving, replays, subscriptions, webhooks
 from millrace_api.application.problems import Invalid
+from millrace_api.surfaces.bodies import LEFT_OUT, Body, Description, Moment, Name, Patch, Text
 from millrace_core import limits
 from millrace_core.credentials import Surface
 from millrace_core.dead_letters import SENT_AGAIN_TO
 from millrace_web.paging import CURSOR_CHARS_MAX
 
-NAME_CHARS_MAX = 200
-DESCRIPTION_CHARS_MAX = 2_000
 PRIORITY_MAX = 1_000
 
-
-def _storable(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("must not hold the character U+0000")
-    return text
-
-
-def _aware(at: datetime) -> datetime:
-    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
-
-
-Text = Annotated[str, AfterValidator(_storable)]
-Name = Annotated[Text, Field(min_length=1, max_length=NAME_CHARS_MAX)]
-Description = Annotated[Text, Field(max_length=DESCRIPTION_CHARS_MAX)]
 Pattern = Annotated[Text, Field(min_length=1, max_length=256, examples=["e:github/push", "e:github/*"])]
 Priority = Annotated[int, Field(ge=0, le=PRIORITY_MAX, description="Lower starts first.")]
-Moment = Annotated[datetime, Field(strict=False), AfterValidator(_aware)]
 
 
-def _without_defaults(schema: dict[str, Any]) -> None:
-    for member in schema.get("properties", {}).values():
-        member.pop("default", None)
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class _Patch(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_without_defaults)
-
-    def named(self) -> dict[str, Any]:
-        """The members the caller gave."""
-        return {name: getattr(self, name) for name in self.model_fields_set}
-
-
-# A member that a PATCH may leave out but not set to null: the default is never looked at.
-_LEFT_OUT: Any = None
-
-
-class NewKey(_Body):
+class NewKey(Body):
     name: Name
     scopes: Annotated[list[str], Field(min_length=1, max_length=100, examples=[["read:runs", "manage:subscriptions"]])]
     surface: Surface = "automation"
@@ -70,7 +33,7 @@ class NewKey(_Body):
         return keys.NewKey(self.name, self.scopes, self.surface, self.test, self.expires_at)
 
 
-class Target(_Body):
+class Target(Body):
     type: Literal["job", "chain", "webhook"]
     id: Annotated[str, Field(max_length=64)]
 
@@ -99,7 +62,7 @@ Seconds = Annotated[float, Field(gt=0)]
 Expression = Annotated[Text, Field(max_length=limits.EXPRESSION_CHARS_MAX)]
 
 
-class FlowConcurrency(_Body):
+class FlowConcurrency(Body):
     """Runs at a time."""
 
     floor: Annotated[int, Field(ge=0, description="A key with fewer goes before others when `total` is reached.")] = 0
@@ -107,14 +70,14 @@ class FlowConcurrency(_Body):
     total: Annotated[int | None, Field(ge=1, description="Of the subscription.")] = None
 
 
-class Throttle(_Body):
+class Throttle(Body):
     """How many runs of a key may begin within any `period_s`."""
 
     limit: Annotated[int, Field(ge=1)]
     period_s: Seconds
 
 
-class Debounce(_Body):
+class Debounce(Body):
     """One run for a burst: with the latest event, the first, or a list of all."""
 
     mode: Literal["latest", "first", "all"] = "latest"
@@ -122,14 +85,14 @@ class Debounce(_Body):
     longest_s: Annotated[float, Field(gt=0, description="or so long after the first.")]
 
 
-class Batch(_Body):
+class Batch(Body):
     """One run for up to `size` events; its input is the list of their properties."""
 
     size: Annotated[int, Field(ge=2, le=limits.FLOW_BATCH_ITEMS_MAX)]
     wait_s: Annotated[float, Field(gt=0, description="How long the first waits for the others at most.")]
 
 
-class CancelOn(_Body):
+class CancelOn(Body):
     """Events that cancel the runs, waiting or at work, of events before them under the same key."""
 
     pattern: Pattern
@@ -138,7 +101,7 @@ class CancelOn(_Body):
     key: Annotated[Expression | None, Field(description="Their key; left out = the flow's expression.")] = None
 
 
-class Flow(_Body):
+class Flow(Body):
     """When the runs of a subscription may begin. Changed, it holds for those that wait, too."""
 
     key: Annotated[
@@ -161,7 +124,7 @@ class Flow(_Body):
         return self.model_dump(exclude_none=True)
 
 
-class NewSubscription(_Body):
+class NewSubscription(Body):
     pattern: Pattern
     target: Target
     filter: Filter | None = None
@@ -197,13 +160,13 @@ class NewSubscription(_Body):
         )
 
 
-class SubscriptionPatch(_Patch):
-    pattern: Pattern = _LEFT_OUT
-    target: Target = _LEFT_OUT
+class SubscriptionPatch(Patch):
+    pattern: Pattern = LEFT_OUT
+    target: Target = LEFT_OUT
     filter: Filter | None = None
     where: Where | None = None
-    priority: Priority = _LEFT_OUT
-    enabled: bool = _LEFT_OUT
+    priority: Priority = LEFT_OUT
+    enabled: bool = LEFT_OUT
     flow: Flow | None = None
 
     def named(self) -> dict[str, Any]:
@@ -234,8 +197,8 @@ class Backtest(NewSubscription):
 
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_backtest_schema)
 
-    pattern: Pattern = _LEFT_OUT
-    target: Target = _LEFT_OUT
+    pattern: Pattern = LEFT_OUT
+    target: Target = LEFT_OUT
     subscription: Annotated[str | None, Field(max_length=64)] = None
     changes: Annotated[SubscriptionPatch | None, Field(description="As in a PATCH; left out = as it is now.")] = None
     days: Annotated[
@@ -273,14 +236,14 @@ class Backtest(NewSubscription):
         return f"backtest {self.model_dump_json(exclude=span, exclude_unset=True)}"
 
 
-class Retry(_Body):
+class Retry(Body):
     attempts: Annotated[int, Field(ge=1, le=limits.STEP_ATTEMPTS_MAX)] = 3
     backoff: Literal["exponential", "fixed"] = "exponential"
     initial_s: Annotated[float, Field(ge=0)] = 1.0
     max_s: Annotated[float, Field(ge=0)] = 60.0
 
 
-class Step(_Body):
+class Step(Body):
     """One step. `config` depends on the type: `http` {url, method, headers, body, expect}, `transform` {expression} or
     {value}, `publish` {provider, name, properties, ordering_key}. `${…}` in it are expressions over `input`, `event`,
     `steps` and `previous`."""
@@ -302,7 +265,7 @@ RunTimeout = Annotated[
 ]
 
 
-class NewJob(_Body):
+class NewJob(Body):
     name: Name
     step: Step
     description: Description | None = None
@@ -312,9 +275,9 @@ class NewJob(_Body):
         return plans.Wanted(self.name, [self.step.written()], self.description, self.timeout_s)
 
 
-class JobPatch(_Patch):
-    name: Name = _LEFT_OUT
-    step: Step = _LEFT_OUT
+class JobPatch(Patch):
+    name: Name = LEFT_OUT
+    step: Step = LEFT_OUT
     description: Description | None = None
     timeout_s: RunTimeout | None = None
 
@@ -326,7 +289,7 @@ class JobPatch(_Patch):
 Steps = Annotated[list[Step], Field(min_length=1, max_length=limits.PLAN_NODES_MAX)]
 
 
-class NewChain(_Body):
+class NewChain(Body):
     name: Name
     steps: Steps
     description: Description | None = None
@@ -336,9 +299,9 @@ class NewChain(_Body):
         return plans.Wanted(self.name, [step.written() for step in self.steps], self.description, self.timeout_s)
 
 
-class ChainPatch(_Patch):
-    name: Name = _LEFT_OUT
-    steps: Steps = _LEFT_OUT
+class ChainPatch(Patch):
+    name: Name = LEFT_OUT
+    steps: Steps = LEFT_OUT
     description: Description | None = None
     timeout_s: RunTimeout | None = None
 
@@ -380,9 +343,9 @@ Style = Annotated[
 Secret = Annotated[str, Field(max_length=webhooks.SECRET_CHARS_MAX, description="Left out, a good one is made.")]
 
 
-class NewWebhook(_Body):
+class NewWebhook(Body):
     url: Url
-    events: Events = []
+    events: Events = Field(default=[])
     secret: Secret | None = None
     description: Description | None = None
     enabled: bool = True
@@ -407,19 +370,19 @@ class NewWebhook(_Body):
         )
 
 
-class WebhookPatch(_Patch):
-    url: Url = _LEFT_OUT
-    events: Events = _LEFT_OUT
+class WebhookPatch(Patch):
+    url: Url = LEFT_OUT
+    events: Events = LEFT_OUT
     description: Description | None = None
-    enabled: bool = _LEFT_OUT
+    enabled: bool = LEFT_OUT
     retry_schedule_s: Schedule | None = None
-    timeout_s: Timeout = _LEFT_OUT
-    concurrency: Concurrency = _LEFT_OUT
+    timeout_s: Timeout = LEFT_OUT
+    concurrency: Concurrency = LEFT_OUT
     rate: Rate | None = None
-    style: Style = _LEFT_OUT
+    style: Style = LEFT_OUT
 
 
-class SecretRotation(_Body):
+class SecretRotation(Body):
     secret: Secret | None = None
     grace_s: Annotated[
         int,
@@ -427,11 +390,11 @@ class SecretRotation(_Body):
     ] = webhooks.ROTATION_GRACE_S
 
 
-class AccountPatch(_Patch):
+class AccountPatch(Patch):
     unordered: Annotated[
         list[str],
         Field(max_length=1_000, description="Identifiers whose events need no order and may use all partitions."),
-    ] = _LEFT_OUT
+    ] = LEFT_OUT
     retention_days: Annotated[
         int,
         Field(
@@ -439,10 +402,10 @@ class AccountPatch(_Patch):
             description="Days for which events, runs, deliveries and dead letters are kept and shown. What is older is "
             "hidden at once.",
         ),
-    ] = _LEFT_OUT
+    ] = LEFT_OUT
 
 
-class NewReplay(_Body):
+class NewReplay(Body):
     since: Annotated[Moment, Field(description="Events received then or later.")]
     until: Annotated[Moment | None, Field(description="And before this; left out = now.")] = None
     pattern: Pattern = replays.EVERYTHING
@@ -468,7 +431,7 @@ class NewReplay(_Body):
         )
 
 
-class LettersToRedrive(_Body):
+class LettersToRedrive(Body):
     topic: Annotated[str | None, Field(max_length=64, description="Refused there.", examples=sorted(SENT_AGAIN_TO))] = (
         None
     )
