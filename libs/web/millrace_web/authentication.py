@@ -6,7 +6,8 @@ A caller proves who he is by his key (`Authorization: Bearer`) or by a signature
 says whether a key ever existed.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -99,10 +100,14 @@ def unauthorized(*, is_given: bool) -> ApiError:
     )
 
 
-def require(scope: str | None) -> Callable[..., Awaitable[ApiKey]]:
+@dataclass(frozen=True, slots=True)
+class Required:
     """The dependency that lets only keys with this scope (None = any key) pass, and gives the key."""
 
-    async def caller(
+    scope: str | None
+
+    async def __call__(
+        self,
         request: Request,
         _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)] = None,
         __: Annotated[str | None, Depends(_signature)] = None,
@@ -112,9 +117,12 @@ def require(scope: str | None) -> Callable[..., Awaitable[ApiKey]]:
         if key is None:
             # Several dependencies of a route ask: it is proven, counted and its nonce spent once.
             key = request.scope[_PROVEN] = await _proven(request, authenticator)
-        return authenticator.admitted(key, scope)
+        return authenticator.admitted(key, self.scope)
 
-    return caller
+
+def require(scope: str | None) -> Required:
+    """Only keys with this scope pass (None = any key)."""
+    return Required(scope)
 
 
 async def _proven(request: Request, authenticator: Authenticator) -> ApiKey:
