@@ -1,0 +1,210 @@
+"""Postgres, Kafka or Valkey away: every route of every surface says so in its document's own words, and goes on by
+itself when they are back. The API is a process here, as it is run; what it stands on is reached through proxies."""
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit, urlunsplit
+
+import aiohttp
+import pytest
+
+from millrace_api.surfaces.which import envelope_of
+from millrace_devstack.kafka import Kafka, Proxied
+from millrace_devstack.ports import free_port
+from millrace_web.errors import ApiError
+from tests.support import infra
+from tests.support.platform import Platform
+from tests.support.routes import Guarded, guarded_routes
+from tests.support.signing import signed_headers
+from tests.support.tcp_proxy import TcpProxy
+from tests.support.user import Answer, User
+from tests.support.valkey import Valkey, valkey
+from tests.support.waiting import eventually
+
+GUARDED = [route for route in guarded_routes() if route.needs_key]
+AWAY_S = 30.0
+
+
+@dataclass
+class Stack:
+    """One API, and what can be taken from it."""
+
+    platform: Platform
+    kafka: TcpProxy
+    postgres: TcpProxy
+    valkey: Valkey
+    user: User
+    signs: tuple[str, str]
+
+    async def ask(self, route: Guarded) -> Answer:
+        """About a thing that nobody has, with a body that is JSON."""
+        body: dict[str, object] | None = {} if route.method in {"POST", "PUT", "PATCH"} else None
+        return await self.user.ask(route.method, route.filled("0" * 32), body)
+
+    async def signed(self, method: str, target: str) -> Answer:
+        headers = signed_headers(*self.signs, method, target)
+        async with self.user.session.request(method, self.user.api + target, headers=headers) as answer:
+            return Answer(answer.status, answer.headers, await answer.read())
+
+    async def works(self) -> bool:
+        """Reading and writing."""
+        made = await self.user.ask("POST", "/v1/keys", {"name": "x", "scopes": ["read:runs"]})
+        return made.status == 201 and (await self.user.ask("GET", "/v1/jobs")).status == 200
+
+    async def uncounted(self) -> float:
+        """What the metric says."""
+        url = f"http://127.0.0.1:{self.platform.running['api'].ops_port}/metrics"
+        async with self.user.session.get(url) as answer:
+            found = re.search(r"^millrace_rate_limit_uncounted_total (\S+)", await answer.text(), re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+
+@pytest.fixture(scope="module")
+async def stack(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    folder, listener = tmp_path_factory.mktemp("away"), free_port()
+    name = f"away{secrets.token_hex(6)}"
+    await infra.execute(postgres, f'CREATE DATABASE "{name}" TEMPLATE template0')
+    parts = urlsplit(postgres)._replace(path=f"/{name}")
+    assert parts.port is not None
+    async with (
+        TcpProxy(listener) as kafka_proxy,
+        TcpProxy(parts.port) as postgres_proxy,
+        valkey() as limits,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+    ):
+        kafka = Kafka(folder / "kafka", proxied=Proxied(listener, kafka_proxy.port), heap="320m")
+        await kafka.start()
+        platform = Platform(
+            f"127.0.0.1:{kafka_proxy.port}",
+            urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.port}", f":{postgres_proxy.port}"))),
+            name,
+            folder / "millrace",
+            extra_env={"MILLRACE_LIMITS": limits.url},
+        )
+        try:
+            yield await _started(platform, session, kafka_proxy, postgres_proxy, limits)
+        finally:
+            kafka_proxy.heal()
+            postgres_proxy.heal()
+            await asyncio.to_thread(platform.stop)
+            await kafka.kill()
+    await infra.execute(postgres, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+async def _started(
+    platform: Platform, session: aiohttp.ClientSession, kafka: TcpProxy, postgres: TcpProxy, limits: Valkey
+) -> Stack:
+    await asyncio.to_thread(platform.prepare, partitions=1)
+    key = await asyncio.to_thread(platform.new_key, "a")
+    platform.start("api")
+    await platform.ready(["api"], timeout_s=60)
+    user = User(session, platform.url("api"), "", key)
+
+    async def is_known() -> bool:
+        return (await user.ask("GET", "/v1/accounts/me")).status == 200
+
+    await eventually(is_known, timeout_s=20, what="the key is in force")
+    made = await user.make("/v1/keys", {"name": "signs", "surface": "ops", "scopes": ["*"]})
+    return Stack(platform, kafka, postgres, limits, user, (made["key"], made["secret"]))
+
+
+def says_why(answer: Answer, route: Guarded) -> bool:
+    """Whether it is a 503 as the route's document writes errors, with the time to come back."""
+    envelope = envelope_of({"path": route.path, "headers": []})
+    wanted = envelope.error(ApiError(503, ""), "")
+    told, members = answer.json, wanted.get("error") or wanted
+    return (
+        answer.status == 503
+        and set(told) == set(wanted)
+        and set(members) <= set(told.get("error") or told)
+        and int(answer.headers["Retry-After"]) >= 1
+        and "X-RateLimit-Limit" in answer.headers
+        and "X-Request-Id" in answer.headers
+    )
+
+
+async def test_without_postgres_every_route_says_so_and_then_goes_on(stack: Stack) -> None:
+    assert await eventually(stack.works)
+    pid = stack.platform.running["api"].process.pid
+    await stack.postgres.cut()
+    try:
+        answers = {route: await stack.ask(route) for route in GUARDED}
+        # What is wrong whatever Postgres holds is refused as ever.
+        wrong = {str(route): a.body for route, a in answers.items() if a.status not in {400, 404, 503}}
+        assert wrong == {}
+        away = {route: answer for route, answer in answers.items() if answer.status == 503}
+        assert len(away) > len(GUARDED) / 3
+        assert [str(route) for route, answer in away.items() if not says_why(answer, route)] == []
+        signed = await stack.signed("GET", "/v1/jobs")
+        assert signed.status == 503, "nobody could say whether the nonce was used"
+    finally:
+        stack.postgres.heal()
+    assert await eventually(stack.works, timeout_s=AWAY_S)
+    assert (await stack.signed("GET", "/v1/jobs")).status == 200
+    assert stack.platform.running["api"].process.pid == pid
+    assert stack.platform.running["api"].process.poll() is None
+
+
+async def test_without_kafka_every_route_says_so_and_then_goes_on(stack: Stack) -> None:
+    assert await eventually(stack.works, timeout_s=AWAY_S)
+    await stack.kafka.cut()
+    try:
+
+        async def is_told() -> bool:
+            return (await stack.user.ask("GET", "/v1/jobs")).status == 503
+
+        await eventually(is_told, timeout_s=AWAY_S, what="the API knows that its keys may be out of date")
+        answers = {route: await stack.ask(route) for route in GUARDED}
+        assert [str(route) for route, answer in answers.items() if not says_why(answer, route)] == []
+    finally:
+        stack.kafka.heal()
+    assert await eventually(stack.works, timeout_s=60)
+    assert stack.platform.running["api"].process.poll() is None
+
+
+@pytest.mark.parametrize("how", ["frozen", "dead"])
+async def test_without_valkey_everything_goes_on_and_a_metric_says_so(stack: Stack, how: str) -> None:
+    assert await eventually(stack.works, timeout_s=AWAY_S)
+    limited = await asyncio.to_thread(_free_key, stack.platform)
+    free = User(stack.user.session, stack.user.api, "", limited)
+
+    async def is_known() -> bool:
+        return (await free.ask("GET", "/v1/accounts/me")).status == 200
+
+    await eventually(is_known, timeout_s=20, what="the key is in force")
+    before = await stack.uncounted()
+    if how == "frozen":
+        stack.valkey.freeze()
+    else:
+        await stack.valkey.kill()
+    try:
+        for _ in range(70):
+            began = time.monotonic()
+            answer = await free.ask("GET", "/v1/accounts/me")
+            assert answer.status == 200, "nothing is refused"
+            assert answer.headers["X-RateLimit-Limit"] == "60"
+            assert time.monotonic() - began < 1
+        assert await stack.uncounted() >= before + 60
+    finally:
+        if how == "frozen":
+            stack.valkey.wake()
+        else:
+            await stack.valkey.start()
+
+    async def is_counted() -> bool:
+        answer = await free.ask("GET", "/v1/accounts/me")
+        return answer.status == 429 or int(answer.headers["X-RateLimit-Remaining"]) < 60
+
+    await eventually(is_counted, timeout_s=10, what="requests are counted again")
+    for _ in range(61):
+        answer = await free.ask("GET", "/v1/accounts/me")
+    assert answer.status == 429
+
+
+def _free_key(platform: Platform) -> str:
+    name = f"free-{secrets.token_hex(4)}"
+    return platform.tool("keys", "create", "--account", name, "--plan", "free").stdout.split()[-1]
