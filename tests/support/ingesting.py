@@ -14,6 +14,7 @@ from millrace_gateway.door import open_door
 from millrace_gateway.http import Ingest
 from millrace_web import scopes
 from millrace_web.api_keys import Accounts, ApiKeys
+from millrace_web.caller_rates import RateHeaders
 from millrace_web.rate_limits import RateLimits
 from tests.support import asgi
 from tests.support.memory_log import MemoryLog
@@ -91,7 +92,7 @@ class Ingesting:
             bodies=self.bodies,
             clock=self.clock,
             observer=self.told,
-            behind=application("0"),
+            behind=RateHeaders(application("0"), uncounted=self.door.unknown),
         )
 
     async def post(self, path: str, body: Any, *, key: str | None = KEY, **headers: str) -> asgi.Answer:

@@ -332,3 +332,24 @@ async def test_the_routes_are_described(ingesting: Ingesting) -> None:
         answer = await asgi.ask(ingesting.app, "GET", path)
         assert answer.status == 200
         assert {PUBLISH, f"{PUBLISH}/batch"} <= set(answer.json["paths"])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "key", "status"),
+    [
+        ("POST", PUBLISH, None, 401),
+        ("POST", PUBLISH, "mr_live_unknown", 401),
+        ("GET", PUBLISH, KEY, 405),
+        ("GET", "/nothing", KEY, 404),
+        ("GET", "/openapi.json", None, 200),
+        ("POST", PUBLISH, KEY, 400),
+    ],
+)
+async def test_every_answer_carries_a_rate(
+    ingesting: Ingesting, method: str, path: str, key: str | None, status: int
+) -> None:
+    headers = {} if key is None else {"authorization": f"Bearer {key}"}
+    answer = await asgi.ask(ingesting.app, method, path, headers=headers, body=b"{}")
+    assert answer.status == status
+    for name in ("limit", "remaining", "reset"):
+        assert int(answer.headers[f"x-ratelimit-{name}"]) > 0

@@ -11,6 +11,7 @@ from millrace_web.api_keys import Accounts, ApiKey, ApiKeys
 from millrace_web.authentication import Authenticator, Headers
 from millrace_web.errors import ApiError, unavailable
 from millrace_web.rate_limits import RateLimits, Verdict
+from millrace_web.rate_plans import SMALLEST
 from millrace_web.signed_requests import Signatures
 
 
@@ -32,6 +33,10 @@ class Door:
     def rate(self, key: ApiKey) -> Verdict:
         """Count this request; whether it passes is in the verdict."""
         return self._rates.take(key.account, key.plan)
+
+    def unknown(self) -> Verdict:
+        """What an answer shows that belongs to no key: the smallest plan's limit, untouched."""
+        return self._rates.look("", SMALLEST.name)
 
     def let_in(self, events: int) -> None:
         """Take room for them, until `let_out`. Raises ApiError 503 when the log is away or there is no room: nothing

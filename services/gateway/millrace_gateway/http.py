@@ -124,6 +124,8 @@ class Ingest:
         except ClientGone:
             self._observed(scope, CLIENT_GONE_STATUS, began)
             return
+        if not call.answer_headers:
+            headers += self._door.unknown().headers()
         headers += (
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),

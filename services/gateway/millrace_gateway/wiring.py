@@ -21,6 +21,7 @@ from millrace_runtime import metric_defs
 from millrace_runtime.http_server import HttpServer
 from millrace_runtime.service import Context, Worker
 from millrace_web.api_keys import Accounts, ApiKeys
+from millrace_web.caller_rates import RateHeaders
 from millrace_web.rate_limits import RateLimits
 
 
@@ -47,7 +48,7 @@ async def wire(settings: GatewaySettings, context: Context) -> Mapping[str, Work
         bodies=bodies,
         clock=context.clock,
         observer=IngestMetrics(context.metrics, context.log),
-        behind=application(version("millrace-gateway")),
+        behind=RateHeaders(application(version("millrace-gateway")), uncounted=door.unknown),
     )
     server = HttpServer(ingest, host=settings.http_host, port=settings.http_port)
     context.stack.callback(server.close)
