@@ -17,15 +17,27 @@ from millrace_core.messages import (
     RunFact,
     SetTimer,
     Step,
+    StepCompleted,
     StepFailed,
+    StepSkipped,
     StepStarted,
     TimerFired,
     decode,
 )
-from millrace_core.plans import graph_of
-from millrace_core.runs import Command, RunState, decide, decode_state, encode_state, evolve, opened
+from millrace_core.plans import Graph, graph_of
+from millrace_core.runs import (
+    Command,
+    RunState,
+    decide,
+    decode_state,
+    encode_state,
+    evolve,
+    opened,
+    running,
+    step_of,
+)
 from tests.support.plans import ACCOUNT, NOW_MS, run_id, start
-from tests.support.run_worlds import answer, plans, straight, timeless
+from tests.support.run_worlds import answer, plans, straight, timeless, workflows
 
 SEEDS = st.integers(0, 1_000)
 FAILURES = st.integers(0, 6)
@@ -42,6 +54,7 @@ class Course:
         self.state: RunState | None = None
         self.facts: list[RunFact] = []
         self.steps: list[Step] = []
+        self.told: list[Step] = []
         self.now_ms = NOW_MS
 
     def run(self) -> "Course":
@@ -68,6 +81,7 @@ class Course:
         self.state = decision.state
         self.facts += decision.facts
         self.steps += decision.steps
+        self.told += decision.told
         self.waiting += [answer(step, seed=self.seed, failures=self.failures) for step in decision.steps]
         self.waiting += [decode(bytes(one.record), TimerFired) for one in decision.timers if isinstance(one, SetTimer)]
 
@@ -137,6 +151,71 @@ def test_whenever_a_run_is_cancelled_it_ends_once(
     course.run()
     assert has_one_end(course.facts)
     assert reduce(evolve, course.facts, opened(course.begun)) == course.state
+
+
+@given(data=st.data(), plan=workflows(), seed=SEEDS, failures=FAILURES)
+@settings(max_examples=300, deadline=None)
+def test_a_workflow_takes_the_same_branches_on_every_course(data: Any, plan: bytes, seed: int, failures: int) -> None:
+    expected = straight(plan, seed=seed, failures=failures)
+    course = Course(data, plan, seed=seed, failures=failures).run()
+    assert has_one_end(course.facts)
+    assert outcome(course.facts) == outcome(expected)
+    assert reduce(evolve, course.facts, opened(course.begun)) == course.state
+    if outcome(expected) == "completed":
+        assert sorted(timeless(course.facts)) == sorted(timeless(expected))
+    assert len(course.told) == 1
+
+
+@given(data=st.data(), plan=workflows(), seed=SEEDS, failures=FAILURES)
+@settings(max_examples=200, deadline=None)
+def test_of_a_workflow_that_completes_every_node_ended_or_was_skipped_as_its_edges_say(
+    data: Any, plan: bytes, seed: int, failures: int
+) -> None:
+    course = Course(data, plan, seed=seed, failures=failures).run()
+    if outcome(course.facts) != "completed":
+        return
+    graph, begun, skipped = graph_of(plan), set(), set()
+    ended: dict[str, str] = {}
+    for fact in course.facts:
+        if isinstance(fact, StepStarted):
+            begun.add(fact.node)
+        elif isinstance(fact, StepSkipped):
+            skipped.add(fact.node)
+        elif isinstance(fact, StepCompleted):
+            ended[fact.node] = fact.branch or "succeeded"
+        elif isinstance(fact, StepFailed):
+            ended[fact.node] = "failed"
+    assert begun | skipped == set(graph.nodes)
+    assert not begun & skipped
+    for id in graph.nodes:
+        taken = [one for one in graph.predecessors[id] if one in begun and fits(graph, one, id, ended[one])]
+        assert (id in begun) == bool(taken or id in graph.entries)
+
+
+def fits(graph: Graph, source: str, to: str, end: str) -> bool:
+    """Whether the edge is taken, as the documentation says it in words."""
+    when = graph.whens.get((source, to))
+    if when is None:
+        return True
+    if when == "succeeded":
+        return end != "failed"
+    if when == "else":
+        return end != "failed" and end not in graph.branches[source]
+    return when == end
+
+
+@given(data=st.data(), plan=workflows(), seed=SEEDS, failures=FAILURES)
+@settings(max_examples=150, deadline=None)
+def test_a_step_that_is_held_back_is_given_what_was_decided(data: Any, plan: bytes, seed: int, failures: int) -> None:
+    """However much has ended meanwhile, an impatient join's context stays that of its beginning."""
+    course = Course(data, plan, seed=seed, failures=failures)
+    asked: dict[tuple[str, int], Step] = {}
+    while course.waiting:
+        course.turn(course.waiting.pop(data.draw(st.integers(0, len(course.waiting) - 1))))
+        asked.update({(step.node, step.attempt): step for step in course.steps})
+        if course.state is not None and not course.state.ended:
+            for node, attempt in running(course.state).items():
+                assert step_of(course.state, node, attempt) == asked[node, attempt]
 
 
 def test_raw_payloads_are_compared_by_their_bytes() -> None:

@@ -36,8 +36,15 @@ def chain(*nodes: Node, **more: Any) -> bytes:
     return encode_plan(compile_chain(nodes, id="chn_1", version=1, name="a chain", **more))
 
 
-def graph(nodes: Sequence[Node], edges: Sequence[tuple[str, str]], **more: Any) -> bytes:
-    lines = tuple(Edge(from_=one, to=other) for one, other in edges)
+def condition(id: str = "if", **more: Any) -> Node:
+    """A node that picks a branch; one attempt unless told."""
+    more.setdefault("retry", RetryPolicy(attempts=1))
+    return Node(id=id, type="condition", config=raw_config({"expression": "input.a"}), **more)
+
+
+def graph(nodes: Sequence[Node], edges: Sequence[tuple[str, str] | tuple[str, str, str | None]], **more: Any) -> bytes:
+    """A workflow; an edge is its ends, and its `when` if it has one."""
+    lines = tuple(Edge(from_=edge[0], to=edge[1], when=edge[2] if len(edge) > 2 else None) for edge in edges)
     plan = Plan(id="wf_1", kind="workflow", version=1, name="a graph", nodes=tuple(nodes), edges=lines, **more)
     return encode_plan(checked(plan).plan)
 

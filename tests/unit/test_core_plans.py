@@ -8,10 +8,12 @@ import pytest
 from millrace_core import limits
 from millrace_core.errors import Reject
 from millrace_core.plans import (
+    Edge,
     Node,
     RetryPolicy,
     compile_chain,
     compile_job,
+    compile_workflow,
     encode_plan,
     graph_of,
     parse_plan,
@@ -72,7 +74,7 @@ TWO = [{"id": id, "type": "http", "config": {}} for id in "ab"]
         pytest.param(_plan(nodes=[]), "1 to 100 nodes", id="no node"),
         pytest.param(_plan(nodes=[{**TWO[0], "id": f"n{n}"} for n in range(101)]), "1 to 100 nodes", id="many nodes"),
         pytest.param(_plan(nodes=[TWO[0], TWO[0]]), "'a' is there twice", id="an id twice"),
-        pytest.param(_plan(version=0), "version", id="version 0"),
+        pytest.param(_plan(kind="job", version=0), "version", id="version 0"),
         pytest.param(_plan(version=2**31), "version", id="huge version"),
         pytest.param(_plan(id=""), "id", id="no id"),
         pytest.param(_plan(name="x" * 257), "name", id="long name"),
@@ -97,6 +99,14 @@ TWO = [{"id": id, "type": "http", "config": {}} for id in "ab"]
         pytest.param(_node(retry={"max_s": 1e6}), "max_s", id="longest wait"),
         pytest.param(_node(retry={"backoff": "linear"}), "backoff", id="unknown backoff"),
         pytest.param(_node(on_error="ignore"), "on_error", id="unknown on_error"),
+        pytest.param(_node(join="most"), "join", id="unknown join"),
+        pytest.param(_plan(variables=[]), "variables", id="variables are a list"),
+        pytest.param(
+            _plan(nodes=TWO, edges=[{"from": "a", "to": "b", "when": "true"}]),
+            "only a condition",
+            id="a branch of none",
+        ),
+        pytest.param(_plan(nodes=TWO, edges=[{"from": "a", "to": "b", "when": ""}]), "characters", id="empty when"),
         pytest.param(_node(config=[]), "config is a JSON object", id="config is a list"),
     ],
 )
@@ -116,6 +126,8 @@ def test_refuses(raw: bytes, reason: str) -> None:
         ("transform", {"expression": "1", "value": None}, "exactly one"),
         ("transform", {"expression": "1" * 5_000}, "characters"),
         ("publish", {"provider": "x"}, "name"),
+        ("condition", {}, "expression"),
+        ("condition", {"expression": ""}, "characters"),
     ],
 )
 def test_saving_checks_what_a_config_holds(type: Any, config: dict[str, Any], reason: str) -> None:
@@ -143,5 +155,29 @@ def test_the_longest_chain_compiles() -> None:
 def test_nobody_writes_the_node_of_an_action() -> None:
     """It would pass by the registry, the roles and the confirmation."""
     config = raw_config({"action": "act_1", "name": "a.b", "version": 1})
-    with pytest.raises(Reject, match="type is one of http, transform, publish, not 'action'"):
+    with pytest.raises(Reject, match="type is one of http, transform, condition, publish, not 'action'"):
         compile_job(Node(id="a", type="action", config=config), id="job_1", version=1, name="x")
+
+
+def test_a_draft_has_no_version_and_only_a_workflow_has_drafts() -> None:
+    assert parse_plan(_plan(version=0)).version == 0
+
+
+def test_a_workflow_has_branches_joins_and_variables() -> None:
+    condition = Node(id="if", type="condition", config=raw_config({"expression": "input.n > 1"}))
+    nodes = [condition, *(Node(id=id, type="http", config=raw_config({"url": "http://x"})) for id in "ab")]
+    last = Node(id="last", type="transform", config=raw_config({"value": 1}), join="any")
+    edges = [
+        Edge(from_="if", to="a", when="true"),
+        Edge(from_="if", to="b", when="else"),
+        Edge(from_="a", to="last"),
+        Edge(from_="b", to="last", when="failed"),
+    ]
+    plan = compile_workflow([*nodes, last], edges, id="wf_1", version=3, name="w", variables={"x": 1})
+    graph = graph_of(encode_plan(plan))
+    assert not graph.is_plain
+    assert graph.branches["if"] == {"true", "else"}
+    assert graph.leaves == ("last",)
+    assert bytes(plan.variables) == b'{"x":1}'
+    with pytest.raises(Reject, match="type is one of"):
+        compile_workflow([Node(id="a", type="action", config=raw_config({}))], [], id="wf_1", version=1, name="w")

@@ -19,6 +19,7 @@ from millrace_core.messages import (
     RunWaiting,
     StepCompleted,
     StepFailed,
+    StepSkipped,
     StepStarted,
     encode,
 )
@@ -56,6 +57,7 @@ FACTS: list[tuple[str, Message]] = [
     ("run-facts", RunWaiting(run=RUN, account=ACCOUNT, at=1, subscription=SUBSCRIPTION, key="k", reason="throttle")),
     ("run-facts", RunWaiting(run=RUN, account=ACCOUNT, at=1, subscription=SUBSCRIPTION, key="k", reason="drain")),
     ("run-facts", RunBundled(run=RUN, account=ACCOUNT, at=1)),
+    ("run-facts", StepSkipped(run=RUN, account=ACCOUNT, at=1, node="a", type="http")),
 ]  # fmt: skip
 
 
@@ -223,4 +225,5 @@ IDS = [
     "09e0d8469bf717ee2b6731125b884a67",
     "096eeab9fdcde9d19f0e1b672f5ed8a6",
     "0a110bc268fbce35b0d4321f1840b7d3",
+    "0be842f55d0cf04f4d264a0b2e4ac79d",
 ]

@@ -17,6 +17,7 @@ from millrace_core.messages import (
     StepCompleted,
     StepFailed,
     StepResult,
+    StepSkipped,
     StepStarted,
     TimerFired,
     decode,
@@ -24,7 +25,7 @@ from millrace_core.messages import (
 from millrace_core.plans import RetryPolicy
 from millrace_core.retries import delay_ms
 from millrace_core.runs import Decision, RunState, decide, decode_state, encode_state, step_of
-from tests.support.plans import ACCOUNT, NOW_MS, chain, graph, job, node, run_id, start
+from tests.support.plans import ACCOUNT, NOW_MS, chain, condition, graph, job, node, run_id, start
 
 RUN = run_id()
 
@@ -333,3 +334,112 @@ def test_waits_grow_and_scatter(policy: RetryPolicy, waits_s: list[float]) -> No
         assert all(abs(one - wait_s * 1000) <= wait_s * 1000 * limits.RETRY_JITTER + 1 for one in several)
         assert len(several) > 40 or wait_s == 0
         assert delay_ms(policy, attempt=attempt, seed="run 1") in several
+
+
+# ── workflows: branches, joins, skipped nodes, last words ───────────────────────────────────────────────────────────
+def branch(of: str, name: str) -> StepResult:
+    return ok(of, output=b'{"branch":"%b"}' % name.encode())
+
+
+FORK = graph(
+    [condition(), node("yes"), node("no"), node("last")],
+    [("if", "yes", "true"), ("if", "no", "else"), ("yes", "last"), ("no", "last")],
+)
+
+
+def test_a_condition_takes_its_branch_and_the_other_is_skipped() -> None:
+    decision = after(FORK, branch("if", "true"))
+    assert [(type(fact), getattr(fact, "node", "")) for fact in decision.facts] == [
+        (StepCompleted, "if"),
+        (StepStarted, "yes"),
+        (StepSkipped, "no"),
+    ]
+    assert isinstance(decision.facts[0], StepCompleted)
+    assert decision.facts[0].branch == "true"
+
+
+def test_what_no_edge_names_is_else() -> None:
+    assert [step.node for step in after(FORK, branch("if", "blue")).steps] == ["no"]
+
+
+def test_a_join_does_not_wait_for_what_is_skipped() -> None:
+    decision = after(FORK, branch("if", "true"), ok("yes", output=b"1"))
+    assert [step.node for step in decision.steps] == ["last"]
+    assert context(decision) == {
+        "input": {"a": 100.0},
+        "event": context(after(FORK))["event"],
+        "steps": {"if": {"branch": "true"}, "yes": 1},
+        "previous": {"yes": 1},
+    }
+
+
+def test_a_run_ends_when_all_that_is_left_is_skipped() -> None:
+    plan = graph([condition(), node("yes"), node("more")], [("if", "yes", "true"), ("yes", "more")])
+    decision = after(plan, branch("if", "false"))
+    assert kinds(decision) == [StepCompleted, StepSkipped, StepSkipped, RunEnded]
+    assert ended(decision).outcome == "completed"
+    assert bytes(ended(decision).output) == b"null"
+
+
+def test_a_condition_without_a_branch_fails_for_good() -> None:
+    decision = after(FORK, ok("if"))
+    error = ended(decision).error
+    assert error is not None
+    assert error.code == "no_branch"
+
+
+def test_edges_may_go_by_how_a_step_ended() -> None:
+    plan = graph(
+        [node("try", on_error="continue"), node("well"), node("ill")],
+        [("try", "well", "succeeded"), ("try", "ill", "failed")],
+    )
+    assert [step.node for step in after(plan, ok("try")).steps] == ["well"]
+    assert [step.node for step in after(plan, failed("try", retryable=False)).steps] == ["ill"]
+
+
+def test_an_impatient_join_begins_once_and_knows_only_the_way_it_was_reached_by() -> None:
+    plan = graph([node("a"), node("b"), node("first", join="any")], [("a", "first"), ("b", "first")])
+    decision = after(plan, ok("b", output=b"2"))
+    assert [step.node for step in decision.steps] == ["first"]
+    assert (context(decision)["steps"], context(decision)["previous"]) == ({"b": 2}, 2)
+    later = after(plan, ok("b", output=b"2"), ok("a", output=b"1"))
+    assert not later.steps
+    assert later.state is not None
+    assert step_of(later.state, "first", 1) == decision.steps[0]
+
+
+def test_an_impatient_join_is_given_the_same_when_it_is_tried_again() -> None:
+    policy = RetryPolicy(attempts=2, initial_s=1, max_s=1)
+    plan = graph([node("a"), node("b"), node("first", join="any", retry=policy)], [("a", "first"), ("b", "first")])
+    again = after(plan, ok("b", output=b"2"), ok("a", output=b"1"), failed("first"), retry_due("first"))
+    assert context(again)["steps"] == {"b": 2}
+
+
+def test_variables_are_given_to_every_step() -> None:
+    plan = graph([node("a")], [], variables=Raw(b'{"x": 1e2}'))
+    assert b'"variables":{"x": 1e2}}' in bytes(after(plan).steps[0].context)
+    assert b"variables" not in bytes(after(job()).steps[0].context)
+
+
+def test_last_words_tell_of_a_workflows_end() -> None:
+    (step,) = after(graph([node("a")], []), ok("a", output=b'{"n":1}')).told
+    assert (step.type, step.node, step.run) == ("workflow_ended", "", RUN)
+    assert msgspec.json.decode(step.context)["previous"] == {
+        "workflow_id": "wf_1",
+        "workflow_name": "a graph",
+        "version": 1,
+        "test": False,
+        "execution_id": RUN,
+        "status": "completed",
+        "completed_at": "2023-11-14T22:13:20.001Z",
+        "error": None,
+        "output": {"n": 1},
+    }
+    assert not after(job(), ok()).told
+
+
+@pytest.mark.parametrize("end", [CANCEL, failed("a", retryable=False)])
+def test_last_words_of_a_run_that_did_not_complete_say_failed(end: Any) -> None:
+    (step,) = after(graph([node("a")], []), end).told
+    said = msgspec.json.decode(step.context)["previous"]
+    assert (said["status"], said["error"]["code"]) == ("failed", "cancelled" if end is CANCEL else "http_500")

@@ -13,12 +13,13 @@ from millrace_core.errors import Reject
 from millrace_core.expressions import Scope
 from millrace_core.messages import Event, Raw, Step, decode
 from millrace_core.record import Written
+from millrace_core.runs import LAST_WORDS
 from millrace_executor.nodes import NODES
 from millrace_executor.ports import Attempt, Done, StepFailed, Tools
 from millrace_runtime.egress import Answer
 
 RUN = "exec_018f0000000070008000000000000001"
-CONTEXT = {
+CONTEXT: dict[str, Any] = {
     "input": {"order": {"id": 7, "name": "ä b", "total": 1.5}, "tags": ["x", "y"]},
     "event": {"id": "evt_1", "identifier": "e:shop/order", "received_at": 1},
     "steps": {"first": {"status": 200}},
@@ -77,7 +78,7 @@ def http(config: Any, answer: Answer | None = None) -> tuple[Any, str, dict[str,
 
 
 def test_every_type_a_plan_may_name_has_a_node() -> None:
-    assert set(NODES) == {"http", "transform", "publish", "action"}
+    assert set(NODES) == {"http", "transform", "condition", "publish", "action", LAST_WORDS}
 
 
 # ── http ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -212,7 +213,7 @@ def test_publish_makes_the_same_event_on_every_repeat() -> None:
 
 def test_publish_counts_hops_and_breaks_circles() -> None:
     def context(hops: int) -> Any:
-        return {**CONTEXT, "event": {**CONTEXT["event"], "hops": hops}}  # type: ignore[dict-item]
+        return {**CONTEXT, "event": {**CONTEXT["event"], "hops": hops}}
 
     assert published(PUBLISH, context=context(31))[0].hops == 32
     with pytest.raises(StepFailed) as failed:
@@ -246,3 +247,42 @@ def test_publish_an_event_that_is_too_large_is_an_error() -> None:
     with pytest.raises(StepFailed) as failed:
         published({"provider": "p", "name": "n", "properties": {"x": "y" * (limits.BODY_BYTES_MAX + 1)}})
     assert failed.value.error.code == "properties_too_large"
+
+
+# ── condition ───────────────────────────────────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize(
+    ("expression", "branch"),
+    [("input.order.total > 1.0", "true"), ("input.order.id == 8", "false"), ("input.tags[0]", "x")],
+)
+def test_condition_names_its_branch(expression: str, branch: str) -> None:
+    assert json.loads(run("condition", {"expression": expression}).output) == {"branch": branch}
+
+
+@pytest.mark.parametrize("expression", ["input.order.id", "input.nothing", "'" + "x" * 65 + "'"])
+def test_condition_refuses_what_is_no_branch(expression: str) -> None:
+    with pytest.raises(Reject):
+        run("condition", {"expression": expression})
+
+
+# ── last words of a workflow's run ──────────────────────────────────────────────────────────────────────────────────
+def last_words(said: Any, *, hops: int = 0) -> Event:
+    (output,) = run(LAST_WORDS, {}, context={"event": {**CONTEXT["event"], "hops": hops}, "previous": said}).emits
+    return decode(output.value, Event)
+
+
+def test_last_words_are_an_event_once_and_one_hop_further() -> None:
+    one, two = last_words({"execution_id": RUN}, hops=3), last_words({"execution_id": RUN}, hops=3)
+    assert (one.identifier, one.hops, one.unique_key) == ("e:workflows/workflow.executed", 4, f"step/{RUN}/n1/1")
+    assert (one.id, bytes(one.properties)) == (two.id, b'{"execution_id":"%b"}' % RUN.encode())
+    with pytest.raises(StepFailed):
+        last_words({}, hops=32)
+
+
+def test_an_output_that_no_event_may_hold_is_left_out_of_the_last_words() -> None:
+    deep: Any = 1
+    for _ in range(limits.JSON_DEPTH_MAX + 1):
+        deep = [deep]
+    assert json.loads(bytes(last_words({"status": "completed", "output": deep}).properties)) == {
+        "status": "completed",
+        "output": None,
+    }

@@ -2,7 +2,8 @@
 
 A text that is exactly one `${expression}` becomes its value; inside longer text it is written in (a string as it is,
 anything else as JSON); `$${` stands for `${`. Expressions see `input` (the run's input: the event's properties),
-`event` {id, identifier, received_at, timestamp}, `steps` {node: output} and `previous` (the output before). They are
+`event` {id, identifier, received_at, timestamp}, `steps` {node: output}, `previous` (the output before) and the
+`variables` of a workflow. They are
 compiled when a plan or subscription is saved, and have a bounded cost (ADR 0002 says which bounds, and how far they
 go).
 
@@ -30,7 +31,7 @@ from millrace_core import limits
 from millrace_core.errors import Reject
 from millrace_core.messages import Event
 
-VARIABLES: Final = ("input", "event", "steps", "previous")
+VARIABLES: Final = ("input", "event", "steps", "previous", "variables")
 
 _env = cel.NewEnv(
     variables=dict.fromkeys(VARIABLES, cel.Type.DYN),

@@ -221,7 +221,9 @@ class Step(Message, frozen=True):
     key: str
     timeout_s: float
     config: Raw
-    context: Raw = payload()  # {"input": …, "event": {…}, "steps": {node: output}, "previous": output}
+    context: Raw = (
+        payload()
+    )  # {"input": …, "event": {…}, "steps": {node: output}, "previous": output[, "variables": {…}]}
 
 
 class ErrorInfo(Message, frozen=True, gc=False):
@@ -263,15 +265,19 @@ class StepStarted(Message, frozen=True, tag_field="fact", tag="step.started"):
     node: str
     type: str
     attempt: int
+    behind: str | None = None  # of a join that waits for no other: the node whose edge let it begin
 
 
 class StepCompleted(Message, frozen=True, tag_field="fact", tag="step.completed"):
+    """`branch` is what a condition came to."""
+
     run: str
     account: str
     at: int
     node: str
     attempt: int
     duration_ms: float
+    branch: str | None = None
     output: Raw = payload()
 
 
@@ -286,6 +292,16 @@ class StepFailed(Message, frozen=True, tag_field="fact", tag="step.failed"):
     duration_ms: float
     error: ErrorInfo
     retry_at: int | None = None
+
+
+class StepSkipped(Message, frozen=True, tag_field="fact", tag="step.skipped"):
+    """No edge to this node was taken: it never begins."""
+
+    run: str
+    account: str
+    at: int
+    node: str
+    type: str
 
 
 RunOutcome = Literal["completed", "failed", "cancelled", "timed_out", "absorbed", "stale", "dead_lettered"]
@@ -328,7 +344,7 @@ class RunBundled(Message, frozen=True, tag_field="fact", tag="run.bundled"):
     input: Raw = payload()
 
 
-RunFact = RunStarted | StepStarted | StepCompleted | StepFailed | RunEnded | RunWaiting | RunBundled
+RunFact = RunStarted | StepStarted | StepCompleted | StepFailed | StepSkipped | RunEnded | RunWaiting | RunBundled
 
 
 # ── deliveries, deliveries-tx, deliveries-overflow ────────────────────────────────────────────────────────────────

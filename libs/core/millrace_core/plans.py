@@ -1,7 +1,13 @@
-"""Plans: what a run executes. Jobs, chains and, later, workflows all compile to one graph of nodes and edges.
+"""Plans: what a run executes. Jobs, chains and workflows all compile to one graph of nodes and edges.
 
-A job is one node, a chain a line; the decider (`runs`) knows only the graph. A plan is checked where it is saved
-(`compile_job`, `compile_chain`) and again where a run begins (`parse_plan`), since a run carries its plan along.
+A job is one node, a chain a line, a workflow any graph without circles; the decider (`runs`) knows only the graph. A
+plan is checked where it is saved (`compile_job`, `compile_chain`, `compile_workflow`) and again where a run begins
+(`parse_plan`), since a run carries its plan along.
+
+An edge is taken when the node it comes from has ended and its `when` fits: none fits always, `succeeded` and `failed`
+go by how the node ended, and behind a condition any other word is a branch, the one that its expression came to
+(`true`, `false`, or a text); `else` is the branch of whatever no other edge of that condition names. A node none of
+whose edges is taken is skipped, and so is what lies behind skipped nodes alone.
 Every refusal is a Reject whose message names the member and the bound. Not here: expressions inside a config (the
 executor compiles them), addresses (`egress` refuses them when connecting).
 """
@@ -10,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -19,7 +25,11 @@ from millrace_core.errors import Reject
 
 Raw = msgspec.Raw
 PlanKind = Literal["job", "chain", "workflow", "action"]
-NodeType = Literal["http", "transform", "publish", "action"]
+NodeType = Literal["http", "transform", "condition", "publish", "action"]
+
+WHEN_SUCCEEDED: Final = "succeeded"
+WHEN_FAILED: Final = "failed"
+WHEN_ELSE: Final = "else"
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -39,7 +49,8 @@ DEFAULT_RETRY = RetryPolicy()
 
 
 class Node(_Part, frozen=True):
-    """One step. `timeout_s` bounds each attempt; `on_error` says what its last failure does to the run."""
+    """One step. `timeout_s` bounds each attempt; `on_error` says what its last failure does to the run; `join` whether
+    it begins when all that comes before it has ended, or as soon as an edge to it is taken."""
 
     id: str
     type: NodeType
@@ -47,15 +58,21 @@ class Node(_Part, frozen=True):
     retry: RetryPolicy = DEFAULT_RETRY
     timeout_s: float = 30.0
     on_error: Literal["fail", "continue"] = "fail"
+    join: Literal["all", "any"] = "all"
 
 
 class Edge(_Part, frozen=True, gc=False):
     from_: str = msgspec.field(name="from")
     to: str
+    when: str | None = None
+
+
+NO_VARIABLES: Final = Raw(b"{}")
 
 
 class Plan(_Part, frozen=True):
-    """`timeout_s` bounds the whole run, retries and waits included; None = no bound of its own."""
+    """`timeout_s` bounds the whole run, retries and waits included; None = no bound of its own. `variables` is an
+    object that every step sees. Version 0 is a workflow's draft: no version yet, and its runs are tests."""
 
     id: str
     kind: PlanKind
@@ -64,6 +81,7 @@ class Plan(_Part, frozen=True):
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...] = ()
     timeout_s: float | None = None
+    variables: Raw = NO_VARIABLES
 
 
 # ── what a node's config may hold, checked when a plan is saved ─────────────────────────────────────────────────────
@@ -84,6 +102,12 @@ class TransformConfig(_Config, frozen=True):
 
     expression: str | None = None
     value: Any = msgspec.UNSET
+
+
+class ConditionConfig(_Config, frozen=True):
+    """A CEL expression that comes to true, false or a text: the branch that is taken."""
+
+    expression: str
 
 
 class PublishConfig(_Config, frozen=True):
@@ -108,13 +132,20 @@ class ActionConfig(_Config, frozen=True):
     confirmed_by: str | None = None
 
 
-_CONFIGS: Mapping[str, type[_Config]] = {"http": HttpConfig, "transform": TransformConfig, "publish": PublishConfig}
+_CONFIGS: Mapping[str, type[_Config]] = {
+    "http": HttpConfig,
+    "transform": TransformConfig,
+    "condition": ConditionConfig,
+    "publish": PublishConfig,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
     """A checked plan with its edges as lookups. `entries` have nothing before them, `leaves` nothing after;
-    `ancestors` are all nodes on some way to a node, in the plan's order."""
+    `ancestors` are all nodes on some way to a node, in the plan's order. `whens` are the edges that have one, by
+    (from, to); `branches` what the edges of a condition name. `is_plain` = nothing is ever skipped, no one goes ahead
+    of a join."""
 
     plan: Plan
     nodes: Mapping[str, Node]
@@ -123,6 +154,9 @@ class Graph:
     ancestors: Mapping[str, tuple[str, ...]]
     entries: tuple[str, ...]
     leaves: tuple[str, ...]
+    whens: Mapping[tuple[str, str], str]
+    branches: Mapping[str, frozenset[str]]
+    is_plain: bool
 
 
 def compile_job(node: Node, *, id: str, version: int, name: str, timeout_s: float | None = None) -> Plan:
@@ -151,6 +185,31 @@ def compile_action(config: ActionConfig, *, timeout_s: float) -> Plan:
     )
     plan = Plan(id=config.action, kind="action", version=config.version, name=config.name, nodes=(node,))
     return checked(plan).plan
+
+
+def compile_workflow(
+    nodes: Sequence[Node],
+    edges: Sequence[Edge],
+    *,
+    id: str,
+    version: int,
+    name: str,
+    variables: Mapping[str, Any] | None = None,
+    timeout_s: float | None = None,
+) -> Plan:
+    """The plan of a workflow. Raises Reject with what to change."""
+    return _compiled(
+        Plan(
+            id=id,
+            kind="workflow",
+            version=version,
+            name=name,
+            nodes=tuple(nodes),
+            edges=tuple(edges),
+            timeout_s=timeout_s,
+            variables=raw_config(variables) if variables else NO_VARIABLES,
+        )
+    )
 
 
 def encode_plan(plan: Plan) -> bytes:
@@ -205,10 +264,12 @@ def _check_bounds(plan: Plan) -> None:
         raise Reject(f"a plan has 1 to {limits.PLAN_NODES_MAX} nodes, not {len(plan.nodes)}")
     if len(plan.edges) > limits.PLAN_EDGES_MAX:
         raise Reject(f"a plan has at most {limits.PLAN_EDGES_MAX} edges, not {len(plan.edges)}")
-    if not 1 <= plan.version < 2**31:
+    if not (plan.kind != "workflow") <= plan.version < 2**31:
         raise Reject(f"a plan's version is a positive 31-bit number, not {plan.version}")
     if not plan.id or len(plan.id) > limits.PLAN_NAME_CHARS_MAX or len(plan.name) > limits.PLAN_NAME_CHARS_MAX:
         raise Reject(f"a plan's id and name have at most {limits.PLAN_NAME_CHARS_MAX} characters, its id at least one")
+    if bytes(plan.variables).lstrip()[:1] != b"{":
+        raise Reject("variables is a JSON object")
     if plan.timeout_s is not None and not 0 < plan.timeout_s <= limits.RUN_TIMEOUT_S_MAX:
         raise Reject(f"timeout_s of a plan is above 0 and at most {limits.RUN_TIMEOUT_S_MAX:g}, not {plan.timeout_s:g}")
 
@@ -245,6 +306,8 @@ def _check_config(node: Node) -> None:
             raise Reject(f"node {node.id!r}: config has exactly one of expression and value")
         if len(config.expression or "") > limits.EXPRESSION_CHARS_MAX:
             raise Reject(f"node {node.id!r}: config.expression has at most {limits.EXPRESSION_CHARS_MAX} characters")
+    if isinstance(config, ConditionConfig) and not 1 <= len(config.expression) <= limits.EXPRESSION_CHARS_MAX:
+        raise Reject(f"node {node.id!r}: config.expression has 1 to {limits.EXPRESSION_CHARS_MAX} characters")
 
 
 def _graph(plan: Plan, nodes: Mapping[str, Node]) -> Graph:
@@ -256,8 +319,10 @@ def _graph(plan: Plan, nodes: Mapping[str, Node]) -> Graph:
                 raise Reject(f"an edge names node {end!r}, which the plan does not have")
         if edge.to in after[edge.from_]:
             raise Reject(f"the edge from {edge.from_!r} to {edge.to!r} is there twice")
+        _check_when(edge, nodes[edge.from_])
         before[edge.to].append(edge.from_)
         after[edge.from_].append(edge.to)
+    whens = {(edge.from_, edge.to): edge.when for edge in plan.edges if edge.when is not None}
     return Graph(
         plan=plan,
         nodes=nodes,
@@ -266,7 +331,24 @@ def _graph(plan: Plan, nodes: Mapping[str, Node]) -> Graph:
         ancestors=_ancestors(before, after),
         entries=tuple(id for id, ids in before.items() if not ids),
         leaves=tuple(id for id, ids in after.items() if not ids),
+        whens=whens,
+        branches={id: frozenset(whens[id, to] for to in ids if (id, to) in whens) for id, ids in after.items()},
+        is_plain=not whens and all(node.join == "all" for node in plan.nodes),
     )
+
+
+def _check_when(edge: Edge, source: Node) -> None:
+    when = edge.when
+    if when is None or when in (WHEN_SUCCEEDED, WHEN_FAILED):
+        return
+    where = f"the edge from {edge.from_!r} to {edge.to!r}"
+    if not 1 <= len(when) <= limits.BRANCH_CHARS_MAX:
+        raise Reject(f"{where}: when has 1 to {limits.BRANCH_CHARS_MAX} characters")
+    if source.type != "condition":
+        raise Reject(
+            f"{where}: when is {WHEN_SUCCEEDED!r} or {WHEN_FAILED!r}, not {when!r}: "
+            "only a condition has branches of its own"
+        )
 
 
 def _ancestors(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> dict[str, tuple[str, ...]]:

@@ -56,6 +56,7 @@ KINDS: Mapping[str, int] = MappingProxyType(
         "delivery.ended": 8,
         "run.waiting": 9,
         "run.bundled": 10,
+        "step.skipped": 11,
     }
 )
 """The byte of an id that tells its kind."""

@@ -7,6 +7,10 @@ fact a run makes nothing true at all. Steps, timers and keys have derived ids, s
 
 A run that its subscription's flow holds back is a state too: it asks to be admitted, begins when it is told to, and
 says when it is over. When it may begin is not decided here (the orchestrator's `admissions`).
+Of a graph with branches every node ends or is skipped, for which there is a fact too; a join waits for no skipped node.
+When a run of a workflow is over its last words are one step more, which nobody awaits: its executor publishes
+`e:workflows/workflow.executed` (the events' topic has plain writers only, and this decides in transactions; what is
+written with the run's end is asked for exactly once, and its key makes the event one however often it is done).
 An attempt's own time limit is the executor's to keep (waiting in its queue must not count); the run's is a timer.
 Not here: who remembers that a run has ended (the orchestrator's handler forgets the state and keeps the ids).
 """
@@ -18,6 +22,7 @@ import msgspec
 
 from millrace_core import limits
 from millrace_core.errors import Reject
+from millrace_core.event import iso_of
 from millrace_core.ids import derived_id, time_ms_of, timer_id_of
 from millrace_core.messages import (
     AbsorbRun,
@@ -41,26 +46,32 @@ from millrace_core.messages import (
     StepCompleted,
     StepFailed,
     StepResult,
+    StepSkipped,
     StepStarted,
     TimerCommand,
     TimerFired,
     encode,
 )
-from millrace_core.plans import Graph, Node, remembered_graph_of
+from millrace_core.plans import NO_VARIABLES, WHEN_ELSE, WHEN_FAILED, WHEN_SUCCEEDED, Graph, Node, remembered_graph_of
 from millrace_core.retries import delay_ms, may_retry
 
 Raw = msgspec.Raw
 Command = StartRun | CancelRun | TimerFired | StepResult | AdmitRun | AbsorbRun | RefuseRun
 
-RUNNING, WAITING, DONE, FAILED = 1, 2, 3, 4
+RUNNING, WAITING, DONE, FAILED, SKIPPED = 1, 2, 3, 4, 5
+LAST_WORDS = "workflow_ended"
+"""The node type of the step that tells of a workflow's end. No plan can hold it."""
 _NULL = b"null"
 
 
 class Progress(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Where a node stands; a node that has not begun has none."""
+    """Where a node stands; a node that has not begun has none. `behind` is the node that let a join of the impatient
+    kind begin, `branch` what a condition came to."""
 
     status: int
     attempt: int
+    behind: str = ""
+    branch: str = ""
 
 
 class FlowRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -90,13 +101,15 @@ class RunState(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Decision(msgspec.Struct):
-    """What a command came to: facts in order, then what they ask of others. `state` is the fold of the facts."""
+    """What a command came to: facts in order, then what they ask of others. `state` is the fold of the facts; `told`
+    are last words of a run that has ended."""
 
     state: RunState | None
     facts: list[RunFact] = []
     steps: list[Step] = []
     timers: list[TimerCommand] = []
     admissions: list[AskAdmission | ReleaseAdmission] = []
+    told: list[Step] = []
 
 
 def encode_state(state: RunState) -> bytes:
@@ -149,25 +162,34 @@ def _run_waiting(state: RunState, fact: RunWaiting) -> RunState:
 
 
 def _step_started(state: RunState, fact: StepStarted) -> RunState:
-    nodes = {**state.nodes, fact.node: Progress(RUNNING, fact.attempt)}
+    nodes = {**state.nodes, fact.node: Progress(RUNNING, fact.attempt, fact.behind or "")}
     return _with(state, nodes, state.outputs, state.kept_bytes)
 
 
 def _step_completed(state: RunState, fact: StepCompleted) -> RunState:
-    nodes = {**state.nodes, fact.node: Progress(DONE, fact.attempt)}
+    nodes = {**state.nodes, fact.node: Progress(DONE, fact.attempt, _behind(state, fact.node), fact.branch or "")}
     return _keeping(state, nodes, fact.node, bytes(fact.output))
 
 
 def _step_failed(state: RunState, fact: StepFailed) -> RunState:
     status = FAILED if fact.retry_at is None else WAITING
-    nodes = {**state.nodes, fact.node: Progress(status, fact.attempt)}
+    nodes = {**state.nodes, fact.node: Progress(status, fact.attempt, _behind(state, fact.node))}
     if status == WAITING:
         return _with(state, nodes, state.outputs, state.kept_bytes)
     return _keeping(state, nodes, fact.node, _output_of_failure(fact.error))
 
 
+def _step_skipped(state: RunState, fact: StepSkipped) -> RunState:
+    return _with(state, {**state.nodes, fact.node: Progress(SKIPPED, 0)}, state.outputs, state.kept_bytes)
+
+
 def _run_ended(state: RunState, fact: RunEnded) -> RunState:
     return msgspec.structs.replace(state, ended=True)
+
+
+def _behind(state: RunState, node: str) -> str:
+    at = state.nodes.get(node)
+    return "" if at is None else at.behind
 
 
 def _keeping(state: RunState, nodes: dict[str, Progress], node: str, output: bytes) -> RunState:
@@ -208,6 +230,7 @@ _EVOLUTIONS: Mapping[type[RunFact], Callable[[RunState, Any], RunState]] = {
     StepStarted: _step_started,
     StepCompleted: _step_completed,
     StepFailed: _step_failed,
+    StepSkipped: _step_skipped,
     RunEnded: _run_ended,
 }
 
@@ -315,7 +338,7 @@ def _timer_fired(turn: "_Turn", timer: TimerFired) -> None:
     if at is None or at.attempt != timer.n:
         return
     if timer.purpose == "retry" and at.status == WAITING:
-        turn.begin(timer.node, at.attempt + 1)
+        turn.begin(timer.node, at.attempt + 1, at.behind or None)
     elif timer.purpose == "timeout" and at.status == RUNNING:
         turn.fail(timer.node, at.attempt, 0.0, ErrorInfo("timeout", "the step took too long"))
     turn.settle()
@@ -325,12 +348,16 @@ def _step_result(turn: "_Turn", result: StepResult) -> None:
     at = turn.state.nodes.get(result.node)
     if at is None or at.status != RUNNING or at.attempt != result.attempt:
         return
-    error, output = result.error, result.output
+    error, output, branch = result.error, result.output, None
+    if error is None and turn.graph.nodes[result.node].type == "condition":
+        branch = _branch_of(output)
+        if branch is None:
+            error = ErrorInfo("no_branch", "the condition's output names no branch", retryable=False)
     if error is None and len(bytes(output)) > limits.STEP_OUTPUT_BYTES_MAX:
         message = f"the step's output has over {limits.STEP_OUTPUT_BYTES_MAX} bytes"
         error = ErrorInfo("output_too_large", message, retryable=False)
     if error is None:
-        turn.complete(result.node, result)
+        turn.complete(result.node, result, branch)
     else:
         turn.fail(result.node, at.attempt, result.duration_ms, error)
     turn.settle()
@@ -356,7 +383,7 @@ class _Turn:
         self.graph = graph
         self.now_ms = now_ms
         self.settled: list[str] = []  # nodes that ended in this turn and whose followers have not been looked at
-        self.decision = Decision(state, [], [], [], [])
+        self.decision = Decision(state, [], [], [], [], [])
 
     def record(self, fact: RunFact) -> None:
         self.state = self.decision.state = evolve(self.state, fact)
@@ -367,7 +394,7 @@ class _Turn:
             self.begin(node, 1)
         self.settle()
 
-    def begin(self, node_id: str, attempt: int) -> None:
+    def begin(self, node_id: str, attempt: int, behind: str | None = None) -> None:
         """Ask for an attempt, unless the run has ended in this turn. When what the attempt is given is too large, the
         step fails at once and for good."""
         state, node = self.state, self.graph.nodes[node_id]
@@ -375,16 +402,24 @@ class _Turn:
             return
         run, account = state.run, state.account
         self.record(
-            StepStarted(run=run, account=account, at=self.now_ms, node=node_id, type=node.type, attempt=attempt)
+            StepStarted(
+                run=run,
+                account=account,
+                at=self.now_ms,
+                node=node_id,
+                type=node.type,
+                attempt=attempt,
+                behind=behind,
+            )
         )
-        context = _context(state, self.graph, node_id)
+        context = _context(self.state, self.graph, node_id)
         if context is None:
             message = f"what the step is given has over {limits.STEP_CONTEXT_BYTES_MAX} bytes"
             self.fail(node_id, attempt, 0.0, ErrorInfo("context_too_large", message, retryable=False))
         else:
             self.decision.steps.append(_step(state, node, attempt, context))
 
-    def complete(self, node: str, result: StepResult) -> None:
+    def complete(self, node: str, result: StepResult, branch: str | None) -> None:
         state = self.state
         self.record(
             StepCompleted(
@@ -394,12 +429,13 @@ class _Turn:
                 node=node,
                 attempt=result.attempt,
                 duration_ms=result.duration_ms,
+                branch=branch,
                 output=result.output,
             )
         )
         self.settled.append(node)
         if self._is_complete():
-            self.end("completed", None, _run_output(self.state, self.graph, node, bytes(result.output)))
+            self.end("completed", None, _run_output(self.state, self.graph, {node: bytes(result.output)}))
 
     def fail(self, node_id: str, attempt: int, duration_ms: float, error: ErrorInfo) -> None:
         state, node = self.state, self.graph.nodes[node_id]
@@ -425,14 +461,42 @@ class _Turn:
         if node.on_error == "fail":
             self.end("failed", error)
         elif self._is_complete():
-            self.end("completed", None, _run_output(self.state, self.graph, node_id, _output_of_failure(error)))
+            self.end("completed", None, _run_output(self.state, self.graph, {node_id: _output_of_failure(error)}))
 
     def settle(self) -> None:
-        """Begin every node whose last predecessor ended in this turn. A loop: a begun node may end at once."""
+        """Begin or skip every node of which that is known by what ended in this turn. A loop: a begun node may end at
+        once."""
+        is_plain = self.graph.is_plain
         while self.settled:
             for follower in self.graph.successors[self.settled.pop(0)]:
-                if follower not in self.state.nodes and self._is_ready(follower):
+                if follower in self.state.nodes:
+                    continue
+                if not is_plain:
+                    self._reach(follower)
+                elif self._is_ready(follower):
                     self.begin(follower, 1)
+
+    def _reach(self, node: str) -> None:
+        """Begin the node, skip it, or leave it until more has ended."""
+        before = self.graph.predecessors[node]
+        verdicts = [_is_taken(self.state, self.graph, id, node) for id in before]
+        if self.graph.nodes[node].join == "any" and True in verdicts:
+            self.begin(node, 1, before[verdicts.index(True)])
+        elif None not in verdicts:
+            if True in verdicts:
+                self.begin(node, 1)
+            else:
+                self._skip(node)
+
+    def _skip(self, node: str) -> None:
+        state = self.state
+        if state.ended:
+            return
+        type = self.graph.nodes[node].type
+        self.record(StepSkipped(run=state.run, account=state.account, at=self.now_ms, node=node, type=type))
+        self.settled.append(node)
+        if self._is_complete():
+            self.end("completed", None, _run_output(self.state, self.graph, {}))
 
     def end(
         self, outcome: RunOutcome, error: ErrorInfo | None, output: bytes = _NULL, *, into: str | None = None
@@ -462,6 +526,8 @@ class _Turn:
                     run=state.run, account=state.account, subscription=state.flow.subscription, key=state.flow.key
                 )
             )
+        if self.graph.plan.kind == "workflow" and outcome != "absorbed":
+            self.decision.told.append(_last_words(state, self.graph, outcome, error, output, self.now_ms))
 
     def set_timer(self, fired: TimerFired, in_ms: float) -> int:
         due = self.now_ms + round(in_ms)
@@ -534,17 +600,107 @@ def _context(state: RunState, graph: Graph, node: str) -> bytes | None:
     """What a step is given, as JSON: the run's input and event, the outputs of every step before it, and the last
     one's. None when that is too large. Steps beside it are left out: they may or may not have ended."""
     outputs, ancestors, before = state.outputs, graph.ancestors[node], graph.predecessors[node]
-    if not all(id in outputs for id in ancestors):
+    if not graph.is_plain:
+        ancestors, before = _known_to(state, graph, node)
+    if not all(id in outputs or state.nodes[id].status == SKIPPED for id in ancestors):
         return None
-    previous = outputs[before[0]] if len(before) == 1 else _object(outputs, before) if before else _NULL
+    previous = outputs.get(before[0], _NULL) if len(before) == 1 else _object(outputs, before) if before else _NULL
     steps = _object(outputs, ancestors)
-    context = b'{"input":%b,"event":%b,"steps":%b,"previous":%b}' % (state.input, state.event, steps, previous)
+    variables, plan = b"", graph.plan
+    if plan.variables is not NO_VARIABLES:
+        variables = b',"variables":%b' % bytes(plan.variables)
+    context = b'{"input":%b,"event":%b,"steps":%b,"previous":%b%b}' % (
+        state.input,
+        state.event,
+        steps,
+        previous,
+        variables,
+    )
     return context if len(context) <= limits.STEP_CONTEXT_BYTES_MAX else None
 
 
-def _run_output(state: RunState, graph: Graph, node: str, output: bytes) -> bytes:
-    """The output of the plan's last step, or of all its last steps by name. The newest may be too large to be kept."""
-    outputs = {**state.outputs, node: output}
+def _known_to(state: RunState, graph: Graph, node: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What had ended for certain when the node began: all that lies before it, and the last of it. Behind an impatient
+    join that is only the way by which it was reached, however much has ended since."""
+
+    def before(id: str) -> tuple[str, ...]:
+        at = state.nodes.get(id)
+        return (at.behind,) if at is not None and at.behind else graph.predecessors[id]
+
+    found: set[str] = set()
+    open = list(before(node))
+    while open:
+        id = open.pop()
+        if id not in found:
+            found.add(id)
+            open += before(id)
+    return tuple(id for id in graph.ancestors[node] if id in found), before(node)
+
+
+def _is_taken(state: RunState, graph: Graph, source: str, to: str) -> bool | None:
+    """Whether the run goes along this edge; None = not known yet."""
+    at = state.nodes.get(source)
+    if at is None or at.status < DONE:
+        return None
+    if at.status == SKIPPED:
+        return False
+    when = graph.whens.get((source, to))
+    if when is None:
+        return True
+    if when in (WHEN_SUCCEEDED, WHEN_FAILED):
+        return (when == WHEN_FAILED) == (at.status == FAILED)
+    if at.status == FAILED:
+        return False
+    return when == at.branch or (when == WHEN_ELSE and at.branch not in graph.branches[source])
+
+
+class _Branch(msgspec.Struct, frozen=True):
+    branch: str
+
+
+def _branch_of(output: Raw) -> str | None:
+    """The branch that a condition's output names."""
+    try:
+        branch = _branches.decode(bytes(output)).branch
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return branch if len(branch) <= limits.BRANCH_CHARS_MAX else None
+
+
+def _last_words(
+    state: RunState, graph: Graph, outcome: RunOutcome, error: ErrorInfo | None, output: bytes, now_ms: int
+) -> Step:
+    """The step that tells of a workflow's end: what it shall publish is what it is given as `previous`."""
+    plan = graph.plan
+    said: dict[str, Any] = {
+        "workflow_id": plan.id,
+        "workflow_name": plan.name,
+        "version": plan.version or None,
+        "test": plan.version == 0,
+        "execution_id": state.run,
+        "status": "completed" if outcome == "completed" else "failed",
+        "completed_at": iso_of(now_ms),
+        "error": None if error is None else {"code": error.code, "message": error.message},
+        "output": Raw(output if len(output) <= limits.STEP_OUTPUT_BYTES_MAX else _NULL),
+    }
+    context = b'{"input":null,"event":%b,"steps":{},"previous":%b}' % (state.event, msgspec.json.encode(said))
+    return Step(
+        run=state.run,
+        account=state.account,
+        node="",
+        attempt=1,
+        type=LAST_WORDS,
+        key=attempt_key(state.run, "", 1),
+        timeout_s=limits.STEP_TIMEOUT_S_MAX,
+        config=Raw(b"{}"),
+        context=Raw(context),
+    )
+
+
+def _run_output(state: RunState, graph: Graph, newest: Mapping[str, bytes]) -> bytes:
+    """The output of the plan's last step, or of all its last steps that were not skipped, by name. The newest may be
+    too large to be kept."""
+    outputs = {**state.outputs, **newest}
     leaves = graph.leaves
     return outputs.get(leaves[0], _NULL) if len(leaves) == 1 else _object(outputs, leaves)
 
@@ -554,5 +710,6 @@ def _object(outputs: Mapping[str, bytes], nodes: Iterable[str]) -> bytes:
     return b"{%b}" % b",".join([b'"%b":%b' % (id.encode(), outputs[id]) for id in nodes if id in outputs])
 
 
+_branches: msgspec.json.Decoder[_Branch] = msgspec.json.Decoder(_Branch)
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[RunState] = msgspec.msgpack.Decoder(RunState)

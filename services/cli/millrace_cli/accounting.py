@@ -41,6 +41,7 @@ from millrace_core.messages import (
     StepCompleted,
     StepFailed,
     StepResult,
+    StepSkipped,
     StepStarted,
     TimerCommand,
     decode,
@@ -209,6 +210,8 @@ class Accounting:
             run.outcomes.append(fact.outcome)
         elif isinstance(fact, RunWaiting):
             run.held = fact
+        elif isinstance(fact, StepSkipped):
+            self._row("steps", fact.run, fact.node)
         elif isinstance(fact, StepStarted | StepCompleted | StepFailed):
             self._row("steps", fact.run, fact.node)
             self._row("step_attempts", fact.run, fact.node, fact.attempt)

@@ -204,6 +204,8 @@ class OrchestratorHandler:
         else:
             state.put(key, encode_state(after))
         self._share_out(before, decision, head, state, outputs)
+        # Nobody awaits these, so they take nobody's share.
+        outputs += [_written_step(step, head) for step in decision.told]
         return outputs
 
     def _share_out(

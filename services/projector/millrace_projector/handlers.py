@@ -31,6 +31,7 @@ from millrace_core.messages import (
     StartRun,
     StepCompleted,
     StepFailed,
+    StepSkipped,
     StepStarted,
     decode,
 )
@@ -240,6 +241,13 @@ def _step_failed(fact: StepFailed, rows: Rows) -> None:
         row.retry_at, row.error_code, row.error_message = retry_at, code, message
 
 
+def _step_skipped(fact: StepSkipped, rows: Rows) -> None:
+    step = rows.step(uuid_hex(fact.run), clean(fact.node), clean(fact.account))
+    step.type, step.is_fresh = step.type or clean(fact.type), True
+    if step.becomes("skipped", 0):
+        step.ended_at = moment(fact.at)
+
+
 def _run_ended(fact: RunEnded, rows: Rows) -> None:
     id, account, at = uuid_hex(fact.run), clean(fact.account), moment(fact.at)
     into = uuid_hex_or_none(fact.into)
@@ -389,6 +397,7 @@ _RUN_FACTS: Mapping[type, Callable[..., None]] = MappingProxyType(
         StepStarted: _step_started,
         StepCompleted: _step_completed,
         StepFailed: _step_failed,
+        StepSkipped: _step_skipped,
         RunEnded: _run_ended,
     }
 )

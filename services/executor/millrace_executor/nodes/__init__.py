@@ -3,9 +3,17 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from millrace_executor.nodes import action, http, publish, transform
+from millrace_core.runs import LAST_WORDS
+from millrace_executor.nodes import action, condition, http, publish, transform, workflow_ended
 from millrace_executor.ports import Node
 
 NODES: Mapping[str, Node] = MappingProxyType(
-    {"http": http.run, "transform": transform.run, "publish": publish.run, "action": action.run}
+    {
+        "http": http.run,
+        "transform": transform.run,
+        "condition": condition.run,
+        "publish": publish.run,
+        "action": action.run,
+        LAST_WORDS: workflow_ended.run,
+    }
 )

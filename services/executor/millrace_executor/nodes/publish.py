@@ -23,13 +23,6 @@ async def run(attempt: Attempt, tools: Tools) -> Done:
     """Publish the event this step describes."""
     step, scope = attempt.step, attempt.scope
     config = _decode_config(step.config)
-    hops = _hops(scope) + 1
-    if hops > limits.HOPS_MAX:
-        raise StepFailed(
-            "too_many_hops",
-            f"the event would be the {hops}th in a row that events cause: break the circle of subscriptions",
-            retryable=False,
-        )
     ordering_key = None if config.ordering_key is None else _text(config.ordering_key, scope, "ordering_key")
     if ordering_key is not None:
         event.check_key(ordering_key, "ordering_key", limits.ORDERING_KEY_CHARS_MAX)
@@ -39,6 +32,19 @@ async def run(attempt: Attempt, tools: Tools) -> Done:
         unique_key=UNIQUE_KEY_PREFIX + step.key,
         ordering_key=ordering_key,
     )
+    return published(posted, attempt, tools)
+
+
+def published(posted: event.Posted, attempt: Attempt, tools: Tools) -> Done:
+    """The event, one hop further than what the run came from. Raises StepFailed when that is too far."""
+    step = attempt.step
+    hops = _hops(attempt.scope) + 1
+    if hops > limits.HOPS_MAX:
+        raise StepFailed(
+            "too_many_hops",
+            f"the event would be the {hops}th in a row that events cause: break the circle of subscriptions",
+            retryable=False,
+        )
     # Its id from the record's time, which a repeat shares; its receipt is now.
     made = event.make_event(posted, account=step.account, now_ms=attempt.asked_by.timestamp, hops=hops)
     made = msgspec.structs.replace(made, received_at=tools.clock.now_ms())
