@@ -42,6 +42,8 @@ _V4_DENIED = tuple(
         ("240.0.0.0/4", "reserved, broadcast"),
     )
 )
+ANYWHERE_V4 = ipaddress.IPv4Network("0.0.0.0/0")
+ANYWHERE_V6 = ipaddress.IPv6Network("::/0")
 _V6_PUBLIC = ipaddress.IPv6Network("2000::/3")
 _V6_DENIED = tuple(
     (ipaddress.IPv6Network(network), why)

@@ -89,6 +89,11 @@ def key_secret(key: str) -> str:
     return f"key/{key}"
 
 
+def credential_value(credential: str) -> str:
+    """The name a credential's value is sealed and opened under."""
+    return f"credential/{credential}"
+
+
 def action_secret(action: str) -> str:
     """The name an action's signing secret is sealed and opened under."""
     return f"action/{action}"

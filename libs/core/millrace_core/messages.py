@@ -607,6 +607,19 @@ class EndpointControl(Message, frozen=True):
     names: tuple[str, ...] = ()  # of its list of events, those that are documents' names (`event_names`)
 
 
+class CredentialControl(Message, frozen=True):
+    """kind `credential`: for calls of steps. `secret` is its value under the key ring; steps name it by id or name."""
+
+    account: str
+    name: str
+    type: Literal["api_key", "bearer", "basic"]
+    secret: str
+    where: Literal["header", "query"]
+    parameter: str
+    prefix: str = ""
+    hosts: tuple[str, ...] = ()
+
+
 class ActionControl(Message, frozen=True):
     """kind `action`: a registered contract. `contract` is its RFC 8785 form, `seal` the HMAC over that form under the
     action's own secret, which is here under the key ring: whoever runs the action checks one with the other."""

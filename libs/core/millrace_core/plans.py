@@ -95,6 +95,7 @@ class HttpConfig(_Config, frozen=True):
     headers: dict[str, str] = {}
     body: Any = None
     expect: Any = None
+    credential: str | None = None  # by id or name; looked up for each attempt, never in the plan
 
 
 class TransformConfig(_Config, frozen=True):

@@ -13,6 +13,7 @@ from millrace_core import ids
 from millrace_core.event_names import is_name
 from millrace_core.messages import (
     AccountControl,
+    CredentialControl,
     EndpointControl,
     FlowControl,
     KeyControl,
@@ -33,6 +34,7 @@ KEY = "key"
 SUBSCRIPTION = "subscription"
 PLAN = "plan"
 ENDPOINT = "endpoint"
+CREDENTIAL = "credential"
 
 
 class Row(Protocol):
@@ -101,6 +103,25 @@ def endpoint_entry(row: Row) -> Entry:
     return Entry(ENDPOINT, row["account"], ids.prefixed(ids.ENDPOINT, row["id"]), row["version"], value)
 
 
+def credential_entry(row: Row) -> Entry:
+    """A credential, its value still sealed."""
+    value = None
+    if row["deleted_at"] is None:
+        value = encode(
+            CredentialControl(
+                account=row["account"],
+                name=row["name"],
+                type=row["type"],
+                secret=row["sealed_value"],
+                where=row["place"],
+                parameter=row["parameter"],
+                prefix=row["prefix"],
+                hosts=tuple(row["hosts"]),
+            )
+        )
+    return Entry(CREDENTIAL, row["account"], ids.prefixed(ids.CREDENTIAL, row["id"]), row["version"], value)
+
+
 def subscription_entry(row: Row) -> Entry:
     """A subscription; the matcher tells plans from endpoints."""
     value = None
@@ -129,6 +150,7 @@ async def every_entry(connection: Connection) -> AsyncIterator[Entry]:
         ("keys", "all_keys", key_entry),
         ("plans", "all_plans", plan_entry),
         ("webhooks", "all_endpoints", endpoint_entry),
+        ("credentials", "all_credentials", credential_entry),
         ("subscriptions", "all_subscriptions", subscription_entry),
     ):
         async for row in connection.cursor(queries.load(f"api/{file}")[name]):

@@ -126,6 +126,28 @@ ALTER TABLE control.control_outbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENT
     CACHE 1
 );
 
+CREATE TABLE control.credentials (
+    account text NOT NULL,
+    id uuid NOT NULL,
+    version bigint NOT NULL,
+    name text NOT NULL,
+    type text NOT NULL,
+    sealed_value text NOT NULL,
+    place text NOT NULL,
+    parameter text NOT NULL,
+    prefix text NOT NULL,
+    hosts text[] NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    deleted_at timestamp with time zone,
+    CONSTRAINT credentials_place_check CHECK ((place = ANY (ARRAY['header'::text, 'query'::text]))),
+    CONSTRAINT credentials_type_check CHECK ((type = ANY (ARRAY['api_key'::text, 'bearer'::text, 'basic'::text])))
+);
+
+COMMENT ON COLUMN control.credentials.parameter IS 'the header, or the query parameter, that it stands in';
+
+COMMENT ON COLUMN control.credentials.hosts IS 'where it may be sent; none = anywhere';
+
 CREATE TABLE control.disablings (
     account text NOT NULL,
     endpoint uuid NOT NULL,
@@ -785,6 +807,9 @@ ALTER TABLE ONLY control.control_outbox
 ALTER TABLE ONLY control.control_outbox
     ADD CONSTRAINT control_outbox_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY control.credentials
+    ADD CONSTRAINT credentials_pkey PRIMARY KEY (account, id);
+
 ALTER TABLE ONLY control.disablings
     ADD CONSTRAINT disablings_pkey PRIMARY KEY (account, endpoint, disabled_at);
 
@@ -908,6 +933,10 @@ ALTER TABLE ONLY read.steps_default
 CREATE INDEX connections_account_id_idx ON control.connections USING btree (account, id DESC) WHERE (deleted_at IS NULL);
 
 CREATE INDEX control_outbox_id_idx ON control.control_outbox USING btree (id) WHERE (published_position IS NULL);
+
+CREATE INDEX credentials_account_id_idx ON control.credentials USING btree (account, id DESC) WHERE (deleted_at IS NULL);
+
+CREATE UNIQUE INDEX credentials_account_name_idx ON control.credentials USING btree (account, name) WHERE (deleted_at IS NULL);
 
 CREATE INDEX disablings_disabled_at_idx ON control.disablings USING btree (disabled_at) WHERE (told_at IS NULL);
 
@@ -1060,6 +1089,9 @@ ALTER TABLE ONLY control.api_keys
 
 ALTER TABLE ONLY control.connections
     ADD CONSTRAINT connections_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
+
+ALTER TABLE ONLY control.credentials
+    ADD CONSTRAINT credentials_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
 
 ALTER TABLE ONLY control.disablings
     ADD CONSTRAINT disablings_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);

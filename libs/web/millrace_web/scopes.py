@@ -22,6 +22,10 @@ READ_INTAKE_BOTS: Final = "read:intake-bots"  # the same forms, as the intake su
 WRITE_INTAKE_BOTS: Final = "write:intake-bots"
 READ_SUBMISSIONS: Final = "read:submissions"
 WRITE_SUBMISSIONS: Final = "write:submissions"
+READ_CREDENTIALS: Final = "read:credentials"
+MANAGE_CREDENTIALS: Final = "manage:credentials"
+READ_INTEGRATIONS: Final = "read:integrations"
+MANAGE_INTEGRATIONS: Final = "manage:integrations"
 
 SCOPES: Final = frozenset(
     {
@@ -45,6 +49,10 @@ SCOPES: Final = frozenset(
         WRITE_INTAKE_BOTS,
         READ_SUBMISSIONS,
         WRITE_SUBMISSIONS,
+        READ_CREDENTIALS,
+        MANAGE_CREDENTIALS,
+        READ_INTEGRATIONS,
+        MANAGE_INTEGRATIONS,
     }
 )
 """Every scope a key may be given."""

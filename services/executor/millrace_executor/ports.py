@@ -8,6 +8,7 @@ from millrace_core import egress
 from millrace_core.clock import Clock
 from millrace_core.expressions import Scope
 from millrace_core.messages import ErrorInfo, Step
+from millrace_core.outgoing_credentials import Credential
 from millrace_core.record import Output, Received
 from millrace_runtime.egress import Answer
 
@@ -63,6 +64,21 @@ class NoActions:
         return None
 
 
+class Credentials(Protocol):
+    """What steps may prove themselves with (`millrace_executor.credentials.Credentials`)."""
+
+    async def get(self, account: str, named: str) -> Credential:
+        """The credential of this id or name. Raises StepFailed when there is none to be had."""
+        ...
+
+
+class NoCredentials:
+    """Where there are none."""
+
+    async def get(self, account: str, named: str) -> Credential:
+        raise StepFailed("credential_missing", f"there is no credential {named[:200]!r}", retryable=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Tools:
     """What every node may use."""
@@ -71,6 +87,7 @@ class Tools:
     clock: Clock
     allow: tuple[egress.Network, ...] = ()
     registry: Registry = NoActions()  # noqa: RUF009
+    credentials: Credentials = NoCredentials()  # noqa: RUF009
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,12 @@
-"""The executor's composition: the control view its actions follow, the door outward, one producer, its lanes."""
+"""The executor's composition: the control view that its actions and credentials follow, the door outward, one
+producer, its lanes."""
 
 from collections.abc import Mapping
 
 from millrace_core import egress
 from millrace_core.keyring import KeyRing
 from millrace_executor.actions import Actions
+from millrace_executor.credentials import Credentials
 from millrace_executor.nodes import NODES
 from millrace_executor.ports import Tools
 from millrace_executor.settings import ExecutorSettings
@@ -29,9 +31,19 @@ async def wire(settings: ExecutorSettings, context: Context) -> Mapping[str, Wor
     allow = egress.networks(settings.egress_allow)
     producer = PlainProducer(cluster, observer=context.observer)
     door = Egress(allow=allow)
-    actions = Actions(KeyRing.parse(settings.key_ring.get_secret_value()))
-    view = ControlView(cluster, followers={"action": actions}, clock=context.clock, observer=context.observer)
-    tools = Tools(door, context.clock, allow, registry=actions)
+    ring = KeyRing.parse(settings.key_ring.get_secret_value())
+
+    async def refresh() -> None:
+        await view.passed(await view.end())
+
+    actions, credentials = Actions(ring), Credentials(ring, refresh)
+    view = ControlView(
+        cluster,
+        followers={"action": actions, "credential": credentials},
+        clock=context.clock,
+        observer=context.observer,
+    )
+    tools = Tools(door, context.clock, allow, registry=actions, credentials=credentials)
     executor = Executor(nodes=NODES, tools=tools, meter=Counted(context.metrics))
     lanes = Lanes(
         cluster,

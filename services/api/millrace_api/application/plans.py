@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 import orjson
 
-from millrace_api.application import merging, subscriptions
+from millrace_api.application import credentials, merging, subscriptions
 from millrace_api.application.changes import Change
 from millrace_api.application.notation import stored
 from millrace_api.application.problems import Invalid, NotFound, at
@@ -56,6 +56,7 @@ class Wanted:
 async def create(change: Change, account: str, kind: Kind, wanted: Wanted, *, egress: Sequence[Network]) -> PlanView:
     id = ids.new_id(PLAN_PREFIX[kind])
     compiled = _compiled(kind, wanted, id=id, version=1, egress=egress)
+    await _hold_credentials(change, account, wanted)
     row = await change.tx.fetchrow(
         _SQL["insert_plan"],
         account,
@@ -93,6 +94,8 @@ async def update(
     current = await _row(change.tx, account, kind, id, "lock_plan")
     merged = merging.merged(Wanted, _view(current), wanted)
     version = current["version"] + 1
+    compiled = _compiled(kind, merged, id=id, version=version, egress=egress)
+    await _hold_credentials(change, account, merged)
     row = await change.tx.fetchrow(
         _SQL["update_plan"],
         account,
@@ -101,7 +104,7 @@ async def update(
         merged.name,
         merged.description,
         _definition(merged),
-        _compiled(kind, merged, id=id, version=version, egress=egress),
+        compiled,
         change.now,
     )
     assert row is not None
@@ -137,6 +140,11 @@ def _compiled(kind: Kind, wanted: Wanted, *, id: str, version: int, egress: Sequ
         else:
             raise Invalid("a job has exactly one step; make a chain of several", where="steps")
         return plans.encode_plan(plan)
+
+
+async def _hold_credentials(change: Change, account: str, wanted: Wanted) -> None:
+    configs = [(f"steps.{index}.config", step["config"]) for index, step in enumerate(wanted.steps)]
+    await credentials.hold_all(change.tx, account, configs)
 
 
 def _node(step: dict[str, Any], index: int) -> plans.Node:

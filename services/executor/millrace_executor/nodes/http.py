@@ -2,7 +2,8 @@
 
 The URL, the headers and the body are templates. 2xx is success unless the config says what else it expects; 408, 429
 and 5xx may be tried again, other answers may not. The key is the same on every repeat of an attempt, so a receiver
-that heeds `Idempotency-Key` does its work once though a crash sends the request twice.
+that heeds `Idempotency-Key` does its work once though a crash sends the request twice. A credential is looked up by the
+name that the config has for it when the request is made, and masked in what came back.
 """
 
 from typing import Any
@@ -12,6 +13,7 @@ import orjson
 
 from millrace_core import egress, expressions, limits
 from millrace_core.errors import Reject
+from millrace_core.outgoing_credentials import Credential, applied, masked
 from millrace_core.plans import HttpConfig
 from millrace_executor.nodes.templates import template_of
 from millrace_executor.ports import Attempt, Done, StepFailed, Tools
@@ -34,6 +36,9 @@ async def run(attempt: Attempt, tools: Tools) -> Done:
     body = _body(config, attempt, headers)
     headers.setdefault("accept", "*/*")
     headers.setdefault("user-agent", "Millrace")
+    credential = None if config.credential is None else await tools.credentials.get(step.account, config.credential)
+    if credential is not None:
+        target, headers = applied(credential, target, headers)
     head = egress.request_head(config.method, target, {**headers, IDEMPOTENCY_KEY: step.key})
     answer = await tools.sender.send(
         target,
@@ -43,8 +48,16 @@ async def run(attempt: Attempt, tools: Tools) -> Done:
         timeout_s=min(step.timeout_s, limits.STEP_TIMEOUT_S_MAX),
         read_bytes_max=limits.STEP_OUTPUT_BYTES_MAX + 1,
     )
+    if credential is not None:
+        answer = _masked(credential, answer)
     check_status(answer, template_of(config.expect))
     return Done(_output(answer))
+
+
+def _masked(credential: Credential, answer: Answer) -> Answer:
+    """The answer of one who repeats what he was sent, without the credential."""
+    headers = [(name, masked(credential, value)) for name, value in answer.headers]
+    return Answer(answer.status, headers, masked(credential, answer.body), answer.is_cut)
 
 
 def _text(template: str, attempt: Attempt, where: str) -> str:

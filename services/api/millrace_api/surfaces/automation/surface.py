@@ -5,6 +5,9 @@ from fastapi import APIRouter
 from millrace_api.surfaces.automation.routes import forms
 
 PARTS: tuple[APIRouter, ...] = (forms.router,)
+from millrace_api.surfaces.automation.routes import credentials
+
+PARTS: tuple[APIRouter, ...] = (credentials.router,)
 """A router for each resource."""
 
 

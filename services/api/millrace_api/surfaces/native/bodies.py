@@ -244,9 +244,9 @@ class Retry(Body):
 
 
 class Step(Body):
-    """One step. `config` depends on the type: `http` {url, method, headers, body, expect}, `transform` {expression} or
-    {value}, `publish` {provider, name, properties, ordering_key}. `${…}` in it are expressions over `input`, `event`,
-    `steps` and `previous`."""
+    """One step. `config` depends on the type: `http` {url, method, headers, body, expect, credential}, `transform`
+    {expression} or {value}, `publish` {provider, name, properties, ordering_key}. `${…}` in it are expressions over
+    `input`, `event`, `steps` and `previous`."""
 
     id: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     type: Literal["http", "transform", "publish"]
