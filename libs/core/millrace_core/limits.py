@@ -184,6 +184,9 @@ CREDENTIAL_CHARS_MIN = 8
 CREDENTIAL_CHARS_MAX = 4_096
 CREDENTIAL_PREFIX_CHARS_MAX = 32
 CREDENTIAL_HOSTS_MAX = 20
+
+# Of a call that the API makes while its caller waits: a test of a webhook or an integration.
+API_CALL_TIMEOUT_S = 10.0
 EGRESS_KEPT_CONNECTIONS_MAX = 512
 EGRESS_KEPT_S = 30.0
 

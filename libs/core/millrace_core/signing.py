@@ -84,6 +84,16 @@ def verify(
         raise Reject("no signature is right: the secret is another one, or the body was changed on its way")
 
 
+def ops_headers(delivery: str, event: str, timestamp_s: int, body: bytes, secret: str) -> dict[str, str]:
+    """The headers of the ops document, beside the standard ones. Both ids are the same on every attempt."""
+    return {
+        "X-OpsIQ-Signature": f"sha256={hex_hmac(secret, body)}",
+        "X-OpsIQ-Timestamp": str(timestamp_s),
+        "X-OpsIQ-Idempotency-Key": event,
+        "X-OpsIQ-Delivery-Id": delivery,
+    }
+
+
 def hex_hmac(secret: str, content: bytes) -> str:
     """Hexadecimal HMAC-SHA256, for surfaces with a header style of their own."""
     return hmac.new(secret_bytes(secret), content, hashlib.sha256).hexdigest()

@@ -8,6 +8,7 @@ from millrace_api import http
 from millrace_api.application.api import Api
 from millrace_api.application.arrivals import TOPICS, Arrivals, Offsets
 from millrace_api.application.backtests import Backtests
+from millrace_api.application.calling import Outside
 from millrace_api.application.changes import Changes
 from millrace_api.application.database import Database
 from millrace_api.application.keys import KeyMaker
@@ -30,6 +31,7 @@ from millrace_kafka.feed import Part
 from millrace_kafka.producer import PlainProducer
 from millrace_kafka.reader import Reader
 from millrace_runtime import metric_defs
+from millrace_runtime.egress import Egress
 from millrace_runtime.http_server import HttpServer
 from millrace_runtime.metrics import HttpMetrics
 from millrace_runtime.service import Context, Worker
@@ -65,6 +67,9 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
     database = Database(pool)
     ends = EndsReader(cluster)
     arrivals = Arrivals(ends=ends.read, reached=reached(database))
+    allow = networks(settings.egress_allow)
+    door = Egress(allow=allow)
+    context.stack.push_async_callback(door.close)
     api = Api(
         database=database,
         changes=Changes(database, view, context.clock),
@@ -75,7 +80,8 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         keys=KeyMaker(pepper, ring),
         clock=context.clock,
         retention_days_max=settings.retention_days_max,
-        egress=networks(settings.egress_allow),
+        outside=Outside(door, context.clock),
+        egress=allow,
     )
     replaying = Replaying(
         dsn,

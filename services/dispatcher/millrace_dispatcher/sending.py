@@ -23,8 +23,5 @@ def head(endpoint: Prepared, delivery: Delivery, body: bytes, *, now_ms: int) ->
 
 def _ops(endpoint: Prepared, delivery: Delivery, body: bytes, stamp: int) -> bytes:
     # Over the raw body, with the newest secret: this style knows one signature only.
-    signature = signing.hex_hmac(endpoint.secrets[0], body)
-    return (
-        f"X-OpsIQ-Signature: sha256={signature}\r\nX-OpsIQ-Timestamp: {stamp}\r\n"
-        f"X-OpsIQ-Idempotency-Key: {delivery.event}\r\nX-OpsIQ-Delivery-Id: {delivery.id}\r\n"
-    ).encode()
+    headers = signing.ops_headers(delivery.id, delivery.event, stamp, body, endpoint.secrets[0])
+    return "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from millrace_api.application.arrivals import Arrivals
 from millrace_api.application.backtests import Backtests
+from millrace_api.application.calling import Outside
 from millrace_api.application.changes import Changes
 from millrace_api.application.database import Database
 from millrace_api.application.keys import KeyMaker
@@ -32,6 +33,7 @@ class Api:
     keys: KeyMaker
     clock: Clock
     retention_days_max: int
+    outside: Outside
     egress: Sequence[Network] = ()
 
     async def found(self, read: Callable[[Connection], Awaitable[T]]) -> T:

@@ -84,7 +84,7 @@ async def create(
 ) -> NewEndpointView:
     """A given secret is taken as it is; without one a new one is made."""
     _check(wanted, egress)
-    text = _secret(secret)
+    text = signing.new_secret() if secret is None else checked_secret(secret)
     id = ids.new_id(ids.ENDPOINT)
     row = await change.tx.fetchrow(
         _SQL["insert_endpoint"],
@@ -109,10 +109,22 @@ async def create(
 
 
 async def get(tx: Connection, account: str, id: str) -> EndpointView:
+    return EndpointView(**_fields(await row_of(tx, account, id)))
+
+
+async def row_of(tx: Connection, account: str, id: str) -> Row:
+    """The endpoint as it is kept, its secrets sealed."""
     row = await tx.fetchrow(_SQL["get_endpoint"], account, _stored(id))
     if row is None:
         raise NotFound("webhook", id)
-    return EndpointView(**_fields(row))
+    return row
+
+
+def opened_secrets(row: Row, *, ring: KeyRing) -> tuple[str, ...]:
+    """What it signs with now, newest first. Raises Reject when the key ring does not open it."""
+    name = endpoint_secret(ids.prefixed(ids.ENDPOINT, row["id"]))
+    sealed = (secret for secret in (row["sealed_secret"], row["old_sealed_secret"]) if secret)
+    return tuple(ring.open(secret, account=row["account"], name=name) for secret in sealed)
 
 
 async def listed(
@@ -165,7 +177,7 @@ async def rotate_secret(
 ) -> NewEndpointView:
     """Sign with a new secret from now on, and with the old one too until `grace_s` is over."""
     current = await _lock(change, account, id)
-    text = _secret(secret)
+    text = signing.new_secret() if secret is None else checked_secret(secret)
     row = await change.tx.fetchrow(
         _SQL["rotate_secret"],
         account,
@@ -250,9 +262,8 @@ def _patterns(events: Sequence[str]) -> list[str]:
     return patterns
 
 
-def _secret(given: str | None) -> str:
-    if given is None:
-        return signing.new_secret()
+def checked_secret(given: str) -> str:
+    """A secret that its owner made. Raises Invalid when it is too easily guessed."""
     with at("secret"):
         if len(signing.secret_bytes(given)) < SECRET_BYTES_MIN or len(given) > SECRET_CHARS_MAX:
             raise Invalid(

@@ -2,7 +2,9 @@
 
 from fastapi import APIRouter
 
-PARTS: tuple[APIRouter, ...] = ()
+from millrace_api.surfaces.ops.routes import webhook_tests
+
+PARTS: tuple[APIRouter, ...] = (webhook_tests.router,)
 """A router for each resource."""
 
 
