@@ -162,6 +162,11 @@ def lowest(roles: tuple[Role, ...]) -> Role:
     return min(roles, key=lambda role: RANK[role])
 
 
+def is_name(text: str) -> bool:
+    """Whether a contract can have this id at all."""
+    return len(text) <= limits.ACTION_NAME_CHARS_MAX and _NAME.fullmatch(text) is not None
+
+
 def parameter_names(contract: Contract) -> tuple[str, ...]:
     """The parameters that the contract names, in its order."""
     return tuple(contract.parameters.get("properties", {}))
@@ -182,7 +187,7 @@ def _schema(contract: Contract) -> Mapping[str, Any]:
 
 
 def _check(contract: Contract) -> None:
-    if not _NAME.fullmatch(contract.id) or len(contract.id) > limits.ACTION_NAME_CHARS_MAX:
+    if not is_name(contract.id):
         raise Reject(
             f"id: two or more words with dots between, such as saas.refund_invoice: lower case letters, digits, '_' "
             f"and '-', at most {limits.ACTION_NAME_CHARS_MAX} characters"

@@ -15,6 +15,7 @@ Surface = Literal["ingest", "automation", "intake", "agents", "ops"]
 SURFACES: Final = frozenset(get_args(Surface))
 
 OPS_SECRET_PREFIX: Final = "os_live_"  # noqa: S105
+ACTION_SECRET_PREFIX: Final = "as_live_"  # noqa: S105
 _PREFIX: Final[dict[tuple[Surface, bool], str]] = {
     ("ingest", False): "mr_live_",
     ("automation", False): "mr_live_",
@@ -37,6 +38,11 @@ def new_key(surface: Surface, *, test: bool = False) -> str:
 def new_ops_secret() -> str:
     """The secret half of an ops key, with which its requests are signed."""
     return OPS_SECRET_PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
+
+
+def new_action_secret() -> str:
+    """The secret of an action, with which the requests to its endpoint are signed."""
+    return ACTION_SECRET_PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
 
 
 def parse_pepper(text: str) -> bytes:

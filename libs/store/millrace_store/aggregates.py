@@ -13,6 +13,7 @@ from millrace_core import ids
 from millrace_core.event_names import is_name
 from millrace_core.messages import (
     AccountControl,
+    ActionControl,
     CredentialControl,
     EndpointControl,
     FlowControl,
@@ -35,6 +36,7 @@ SUBSCRIPTION = "subscription"
 PLAN = "plan"
 ENDPOINT = "endpoint"
 CREDENTIAL = "credential"
+ACTION = "action"
 
 
 class Row(Protocol):
@@ -143,6 +145,23 @@ def subscription_entry(row: Row) -> Entry:
     return Entry(SUBSCRIPTION, row["account"], ids.prefixed(ids.SUBSCRIPTION, row["id"]), row["version"], value)
 
 
+def action_entry(row: Row) -> Entry:
+    """A registered contract, its secret still sealed."""
+    value = None
+    if row["deleted_at"] is None:
+        value = encode(
+            ActionControl(
+                account=row["account"],
+                name=row["name"],
+                version=row["version"],
+                secret=row["sealed_secret"],
+                seal=row["seal"],
+                contract=Raw(row["contract"]),
+            )
+        )
+    return Entry(ACTION, row["account"], ids.prefixed(ids.ACTION, row["id"]), row["version"], value)
+
+
 async def every_entry(connection: Connection) -> AsyncIterator[Entry]:
     """Every aggregate there is or was. Needs an open transaction."""
     for file, name, entry_of in (
@@ -152,6 +171,7 @@ async def every_entry(connection: Connection) -> AsyncIterator[Entry]:
         ("webhooks", "all_endpoints", endpoint_entry),
         ("credentials", "all_credentials", credential_entry),
         ("subscriptions", "all_subscriptions", subscription_entry),
+        ("actions", "all_actions", action_entry),
     ):
         async for row in connection.cursor(queries.load(f"api/{file}")[name]):
             yield entry_of(row)

@@ -41,6 +41,42 @@ BEGIN
 END
 $$;
 
+CREATE TABLE control.action_versions (
+    account text NOT NULL,
+    action uuid NOT NULL,
+    version bigint NOT NULL,
+    contract bytea NOT NULL,
+    digest text NOT NULL,
+    signature text,
+    signed_by uuid,
+    registered_by text NOT NULL,
+    registered_at timestamp with time zone NOT NULL
+);
+
+CREATE TABLE control.actions (
+    account text NOT NULL,
+    id uuid NOT NULL,
+    version bigint NOT NULL,
+    name text NOT NULL,
+    contract bytea NOT NULL,
+    digest text NOT NULL,
+    signature text,
+    signed_by uuid,
+    sealed_secret text NOT NULL,
+    seal text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    deleted_at timestamp with time zone
+);
+
+COMMENT ON COLUMN control.actions.version IS 'also when only its secret changed or it was deleted';
+
+COMMENT ON COLUMN control.actions.contract IS 'its RFC 8785 form, without the signature';
+
+COMMENT ON COLUMN control.actions.signature IS 'its author''s, by the key signed_by; null = it was taken over a trusted call';
+
+COMMENT ON COLUMN control.actions.seal IS 'the registry''s own, under the action''s secret';
+
 CREATE TABLE control.api_keys (
     account text NOT NULL,
     id uuid NOT NULL,
@@ -62,6 +98,30 @@ COMMENT ON COLUMN control.api_keys.hint IS 'what may be shown for ever: the pref
 COMMENT ON COLUMN control.api_keys.digest IS 'HMAC-SHA256 of the key under the pepper, hexadecimal';
 
 COMMENT ON COLUMN control.api_keys.sealed_secret IS 'the secret of keys that sign, under the key ring';
+
+CREATE TABLE control.confirmations (
+    account text NOT NULL,
+    id uuid NOT NULL,
+    action uuid NOT NULL,
+    name text NOT NULL,
+    version bigint NOT NULL,
+    digest text NOT NULL,
+    params bytea NOT NULL,
+    arguments_hash text NOT NULL,
+    prompt text,
+    roles text[] NOT NULL,
+    requested_by text NOT NULL,
+    requested_role text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    state text NOT NULL,
+    decided_by text,
+    decided_role text,
+    decided_at timestamp with time zone,
+    CONSTRAINT confirmations_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'confirmed'::text, 'refused'::text])))
+);
+
+COMMENT ON COLUMN control.confirmations.arguments_hash IS 'of account, action, contract to the letter and parameters to the letter: the yes holds for these alone';
 
 CREATE TABLE control.connections (
     account text NOT NULL,
@@ -789,11 +849,20 @@ ALTER TABLE ONLY control.accounts
 ALTER TABLE ONLY control.accounts
     ADD CONSTRAINT accounts_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY control.action_versions
+    ADD CONSTRAINT action_versions_pkey PRIMARY KEY (account, action, version);
+
+ALTER TABLE ONLY control.actions
+    ADD CONSTRAINT actions_pkey PRIMARY KEY (account, id);
+
 ALTER TABLE ONLY control.api_keys
     ADD CONSTRAINT api_keys_digest_key UNIQUE (digest);
 
 ALTER TABLE ONLY control.api_keys
     ADD CONSTRAINT api_keys_pkey PRIMARY KEY (account, id);
+
+ALTER TABLE ONLY control.confirmations
+    ADD CONSTRAINT confirmations_pkey PRIMARY KEY (account, id);
 
 ALTER TABLE ONLY control.connections
     ADD CONSTRAINT connections_pkey PRIMARY KEY (account, id);
@@ -929,6 +998,8 @@ ALTER TABLE ONLY read.steps
 
 ALTER TABLE ONLY read.steps_default
     ADD CONSTRAINT steps_default_pkey PRIMARY KEY (run, node);
+
+CREATE UNIQUE INDEX actions_account_name_idx ON control.actions USING btree (account, name) WHERE (deleted_at IS NULL);
 
 CREATE INDEX connections_account_id_idx ON control.connections USING btree (account, id DESC) WHERE (deleted_at IS NULL);
 
@@ -1084,8 +1155,17 @@ ALTER INDEX read.steps_pkey ATTACH PARTITION read.steps_default_pkey;
 
 CREATE TRIGGER wake_relay AFTER INSERT ON control.control_outbox FOR EACH STATEMENT EXECUTE FUNCTION control.wake_relay();
 
+ALTER TABLE ONLY control.action_versions
+    ADD CONSTRAINT action_versions_account_action_fkey FOREIGN KEY (account, action) REFERENCES control.actions(account, id);
+
+ALTER TABLE ONLY control.actions
+    ADD CONSTRAINT actions_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
+
 ALTER TABLE ONLY control.api_keys
     ADD CONSTRAINT api_keys_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
+
+ALTER TABLE ONLY control.confirmations
+    ADD CONSTRAINT confirmations_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
 
 ALTER TABLE ONLY control.connections
     ADD CONSTRAINT connections_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);

@@ -26,6 +26,11 @@ READ_CREDENTIALS: Final = "read:credentials"
 MANAGE_CREDENTIALS: Final = "manage:credentials"
 READ_INTEGRATIONS: Final = "read:integrations"
 MANAGE_INTEGRATIONS: Final = "manage:integrations"
+READ_ACTIONS: Final = "read:actions"
+MANAGE_ACTIONS: Final = "manage:actions"
+RUN_ACTIONS: Final = "run:actions"
+CONFIRM_ACTIONS: Final = "confirm:actions"
+READ_AUDIT: Final = "read:audit"
 
 SCOPES: Final = frozenset(
     {
@@ -53,6 +58,11 @@ SCOPES: Final = frozenset(
         MANAGE_CREDENTIALS,
         READ_INTEGRATIONS,
         MANAGE_INTEGRATIONS,
+        READ_ACTIONS,
+        MANAGE_ACTIONS,
+        RUN_ACTIONS,
+        CONFIRM_ACTIONS,
+        READ_AUDIT,
     }
 )
 """Every scope a key may be given."""

@@ -149,6 +149,38 @@ async def start(log: Log, account: str, plan: bytes, *, input: bytes, requested_
     return Started(run, "queued", await _command(log, account, run, value, (record.PAYLOAD, payload)))
 
 
+async def start_compiled(
+    log: Log, account: str, plan: bytes, *, run: str, input: bytes, requested_by: str, position: int, surface: bytes
+) -> Place:
+    """Ask for the run of this id, once however often it is asked for, by those who have seen `control` up to there."""
+    command = StartRun(run=run, account=account, plan=Raw(plan), requested_by=requested_by, input=Raw(input))
+    value, payload = encode_with_payload(command, Raw(input))
+    more = (record.PAYLOAD, payload), (record.CONTROL, str(position).encode())
+    return await _command(log, account, run, value, *more, surface=surface)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a run stands, without its steps."""
+
+    status: str
+    output: Json
+    error: ErrorView | None
+
+    @property
+    def is_over(self) -> bool:
+        return self.status not in LIVE
+
+
+async def end(tx: Connection, account: str, id: str) -> End | None:
+    """How it stands; None = it is not in the read models yet."""
+    row = await tx.fetchrow(_SQL["get_run"], account, stored_run(id))
+    if row is None:
+        return None
+    (whole,) = await payloads.restored(tx, account, [row], "output")
+    return End(row["status"], raw(whole["output"]), error_of(row))
+
+
 async def cancel(log: Log, account: str, run: RunView, *, requested_by: str) -> Started:
     """Ask for the run's end. Raises Conflict when it is over."""
     if run.status not in LIVE:
@@ -198,8 +230,10 @@ def _stored_plan(id: str) -> UUID:
     return stored(id, "job or chain", *PLAN_PREFIX.values())
 
 
-async def _command(log: Log, account: str, run: str, value: bytes, *more: tuple[str, bytes]) -> Place:
-    headers = ((record.ACCOUNT, account.encode()), (record.ID, run.encode()), (record.SURFACE, b"native"), *more)
+async def _command(
+    log: Log, account: str, run: str, value: bytes, *more: tuple[str, bytes], surface: bytes = b"native"
+) -> Place:
+    headers = ((record.ACCOUNT, account.encode()), (record.ID, run.encode()), (record.SURFACE, surface), *more)
     try:
         (place,) = await log.write([Output(TOPIC, run.encode(), value, headers)])
     except Retry as error:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from millrace_api.application import credentials
-from millrace_api.surfaces.native.bodies import Name
+from millrace_api.surfaces.bodies import Name
 from millrace_core import limits, outgoing_credentials
 from millrace_core.outgoing_credentials import CredentialType
 

@@ -2,12 +2,15 @@
 
 from fastapi import APIRouter
 
-from millrace_api.surfaces.automation.routes import forms
+from millrace_api.surfaces.automation.routes import (
+    credentials,
+    forms,
+)
 
-PARTS: tuple[APIRouter, ...] = (forms.router,)
-from millrace_api.surfaces.automation.routes import credentials
-
-PARTS: tuple[APIRouter, ...] = (credentials.router,)
+PARTS: tuple[APIRouter, ...] = (
+    credentials.router,
+    forms.router,
+)
 """A router for each resource."""
 
 

@@ -2,9 +2,15 @@
 
 from fastapi import APIRouter
 
-from millrace_api.surfaces.ops.routes import webhook_tests
+from millrace_api.surfaces.ops.routes import (
+    actions,
+    webhook_tests,
+)
 
-PARTS: tuple[APIRouter, ...] = (webhook_tests.router,)
+PARTS: tuple[APIRouter, ...] = (
+    actions.router,
+    webhook_tests.router,
+)
 """A router for each resource."""
 
 
