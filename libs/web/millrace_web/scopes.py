@@ -31,6 +31,12 @@ MANAGE_ACTIONS: Final = "manage:actions"
 RUN_ACTIONS: Final = "run:actions"
 CONFIRM_ACTIONS: Final = "confirm:actions"
 READ_AUDIT: Final = "read:audit"
+READ_CUSTOMERS: Final = "read:customers"
+MANAGE_CUSTOMERS: Final = "manage:customers"  # which fields of things may be read, too
+READ_TICKETS: Final = "read:tickets"
+MANAGE_TICKETS: Final = "manage:tickets"
+READ_CONNECTORS: Final = "read:connectors"
+MANAGE_CONNECTORS: Final = "manage:connectors"
 
 SCOPES: Final = frozenset(
     {
@@ -63,6 +69,12 @@ SCOPES: Final = frozenset(
         RUN_ACTIONS,
         CONFIRM_ACTIONS,
         READ_AUDIT,
+        READ_CUSTOMERS,
+        MANAGE_CUSTOMERS,
+        READ_TICKETS,
+        MANAGE_TICKETS,
+        READ_CONNECTORS,
+        MANAGE_CONNECTORS,
     }
 )
 """Every scope a key may be given."""

@@ -12,6 +12,7 @@ from millrace_api.surfaces.native.routes import (
     receipts,
     replays,
     runs,
+    safe_fields,
     subscriptions,
     webhooks,
 )
@@ -36,6 +37,7 @@ def router() -> APIRouter:
         receipts.public,
         keys.router,
         accounts.router,
+        safe_fields.router,
     ):
         all_routes.include_router(part)
     return all_routes

@@ -56,14 +56,19 @@ _ERRORS: Mapping[int, str] = {
     409: "The state or use of the thing forbids it; or `idempotency_conflict`.",
     413: "The body is over 1 MB.",
     429: "Asked for too often: wait `Retry-After` seconds.",
+    502: "What is behind this did not answer as it should.",
     503: "Something behind the API is away, or (`not_yet_in_force`) the change stands but is not known to be in force.",
 }
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The OpenAPI responses of these errors, with those that any route can give."""
-    named = sorted({401, 403, 429, 503, *statuses})
-    return {status: {"model": Failed, "description": _ERRORS[status]} for status in named}
+    return described(401, 403, 429, 503, *statuses)
+
+
+def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI responses of these errors alone."""
+    return {status: {"model": Failed, "description": _ERRORS[status]} for status in sorted(set(statuses))}
 
 
 READ = errors(400, 404)

@@ -4,11 +4,15 @@ from fastapi import APIRouter
 
 from millrace_api.surfaces.ops.routes import (
     actions,
+    customers,
+    tickets,
     webhook_tests,
 )
 
 PARTS: tuple[APIRouter, ...] = (
     actions.router,
+    customers.router,
+    tickets.router,
     webhook_tests.router,
 )
 """A router for each resource."""
