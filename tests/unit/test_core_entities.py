@@ -15,8 +15,7 @@ def told(name: str, payload: Any) -> list[Told]:
 
 def test_only_events_about_known_things_say_something() -> None:
     assert about("e:ops/customer.signed_up") == ("customer", "signed_up")
-    assert about("e:ops/ticket.comment.added") == ("ticket", "comment.added")
-    for other in ("e:shop/customer.created", "e:ops/order.shipped", "e:ops/customer", "e:ops/customers.created"):
+    for other in ("e:shop/customer.created", "e:ops/order.shipped", "e:ops/customer", "e:ops/customer.subscription.x"):
         assert about(other) is None
 
 
@@ -54,7 +53,7 @@ def test_a_name_says_how_a_thing_stands_where_its_payload_does_not() -> None:
 
 def test_a_deletion_erases_and_tells_nothing() -> None:
     assert told("customer.deleted", {"id": 1, "name": "Adam"}) == [Told("customer", "1", {}, erases=True)]
-    assert told("customer.subscription.deleted", {"id": 1})[0].erases
+    assert told("customer.subscription.deleted", {"id": 1}) == []
 
 
 def test_what_is_too_much_is_left_out() -> None:

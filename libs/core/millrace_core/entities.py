@@ -1,6 +1,6 @@
 """What an event of the provider `ops` says of a customer, ticket, invoice or subscription.
 
-`e:ops/ticket.created` speaks of a ticket, whatever stands behind the dot. The thing is named by `id` or `ticket_id` (or
+`e:ops/ticket.created` speaks of a ticket, whatever word stands behind the dot. It is named by `id` or `ticket_id` (or
 the payload has it whole, as `ticket`), by the sender's own id, a text or a whole number; both are kept as text. Each
 member of the payload is a member of the thing, and of two events that name one the later stands: an event need not say
 everything again. A customer that lies in the payload of another thing is told of as well. A name that ends in
@@ -105,8 +105,8 @@ def about(identifier: str) -> tuple[Kind, str] | None:
     """The kind that events of this identifier speak of, and what they say happened to it; None for all others."""
     if not identifier.startswith(PREFIX):
         return None
-    kind, dot, verb = identifier[len(PREFIX) :].partition(".")
-    return next(((known, verb) for known in KINDS if known == kind and dot and verb), None)
+    kind, _, verb = identifier[len(PREFIX) :].partition(".")
+    return next(((known, verb) for known in KINDS if known == kind and verb and "." not in verb), None)
 
 
 def told_by(identifier: str, properties: str) -> list[Told]:
@@ -129,7 +129,7 @@ def _told(kind: Kind, verb: str, payload: dict[str, Any]) -> list[Told]:
         id = _id_of(said.get("id")) or id
     if id is None:
         return []
-    if verb.rpartition(".")[2] in ERASING:
+    if verb in ERASING:
         return [Told(kind, id, {}, erases=True)]
     members, others = _members(kind, said), []
     if kind != "customer":

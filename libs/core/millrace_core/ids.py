@@ -28,6 +28,7 @@ REQUEST = "req"
 REPLAY = "rpl"
 FORM = "form"
 SUBMISSION = "sbm"
+CONNECTION = "con"
 ACTION = "act"
 CONFIRMATION = "cnf"
 

@@ -99,6 +99,11 @@ def action_secret(action: str) -> str:
     return f"action/{action}"
 
 
+def connection_secret(connection: str) -> str:
+    """The name that the secrets of a connection to another platform are sealed and opened under."""
+    return f"connection/{connection}"
+
+
 def new_ring_entry(id: str) -> str:
     """A fresh key as MILLRACE_KEY_RING writes it."""
     return f"{id}:{base64.b64encode(os.urandom(_KEY_BYTES)).decode()}"

@@ -223,6 +223,25 @@ FORM_PATTERN_CHARS_MAX = 500
 FORM_PROBLEMS_SHOWN_MAX = 50
 SUBMISSIONS_TOLD_AT_ONCE_MAX = 100
 SUBMISSIONS_LOOKED_AT_EVERY_S = 2.0
+# ── connectors ──────────────────────────────────────────────────────────────────────────────────────────────────────
+CONNECTIONS_MAX = 50
+CONNECTOR_CONFIG_BYTES_MAX = 65_536
+CONNECTOR_SECRETS_MAX = 16
+CONNECTOR_SECRET_CHARS_MAX = 1_024
+CONNECTOR_ERROR_CHARS_MAX = 500
+CONNECTOR_EVENTS_MAX = 100
+CONNECTOR_DECLARED_MAX = 50
+CONNECTOR_DECLARED_BYTES_MAX = 262_144
+# Of one call; then its process is ended, and the next call begins another.
+CONNECTOR_CALL_S_MAX = 5.0
+CONNECTOR_START_S_MAX = 10.0
+CONNECTOR_ANSWER_BYTES_MAX = 4 * 1_048_576
+CONNECTOR_MEMORY_BYTES_MAX = 512 * 1_048_576
+# Calls that wait for a connector's process, and those of one account among them.
+CONNECTOR_WAITING_MAX = 64
+CONNECTOR_WAITING_OF_ACCOUNT_MAX = 16
+# So many calls in a row that failed, and it is called failing.
+CONNECTOR_FAILING_AFTER = 3
 
 # ── backtests ───────────────────────────────────────────────────────────────────────────────────────────────────────
 BACKTEST_DAYS_MAX = 30
