@@ -166,6 +166,34 @@ async def test_without_kafka_every_route_says_so_and_then_goes_on(stack: Stack) 
     assert stack.platform.running["api"].process.poll() is None
 
 
+async def test_two_replicas_allow_what_one_would(stack: Stack) -> None:
+    stack.platform.start("api", replica="api-2")
+    try:
+        await stack.platform.ready(["api-2"], timeout_s=60)
+        key = await asyncio.to_thread(_free_key, stack.platform)
+        users = [User(stack.user.session, stack.platform.url(replica), "", key) for replica in ("api", "api-2")]
+
+        async def all_know() -> bool:
+            return all([(await user.ask("GET", "/v1/jobs/none")).status == 404 for user in users])
+
+        await eventually(all_know, timeout_s=20, what="the key is in force in both")
+        left = int((await users[0].ask("GET", "/v1/jobs/none")).headers["X-RateLimit-Remaining"])
+        answers = await asyncio.gather(*(users[n % 2].ask("GET", "/v1/jobs/none") for n in range(100)))
+        assert sorted(answer.status for answer in answers) == [404] * left + [429] * (100 - left)
+        target, nonce = "/v1/jobs", secrets.token_hex(8)
+        headers = signed_headers(*stack.signs, "GET", target, nonce=nonce)
+
+        async def signed(replica: str) -> int:
+            async with stack.user.session.get(stack.platform.url(replica) + target, headers=headers) as answer:
+                return answer.status
+
+        statuses = await asyncio.gather(*(signed(replica) for replica in ("api", "api-2") * 3))
+        assert sorted(statuses) == [200] + [401] * 5, "a nonce is taken once, whichever replica is asked"
+    finally:
+        await asyncio.to_thread(stack.platform.end, "api-2")
+        del stack.platform.running["api-2"]
+
+
 @pytest.mark.parametrize("how", ["frozen", "dead"])
 async def test_without_valkey_everything_goes_on_and_a_metric_says_so(stack: Stack, how: str) -> None:
     assert await eventually(stack.works, timeout_s=AWAY_S)

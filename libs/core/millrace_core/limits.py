@@ -316,11 +316,13 @@ NONCES_FORGOTTEN_AT_ONCE = 10
 # Of windows up to so long every request is remembered.
 WINDOW_EXACT_S_MAX = 60
 WINDOWS_COUNTED_MAX = 100_000
-# So long a request waits for the store of rate limits, and so long it is left alone when it does not answer.
+# So long a request waits for the store of rate limits, in parts, of which a process that is late itself counts one at a
+# time; and so long the store is left alone when it does not answer.
 WINDOWS_WAIT_S_MAX = 0.05
+WINDOWS_WAIT_PARTS = 10
 WINDOWS_AWAY_S = 1.0
 # Requests of one process that ask it at the same time; the others wait for their turn, for which it is not to blame.
-WINDOWS_ASKING_MAX = 16
+WINDOWS_ASKING_MAX = 8
 
 # ── the API ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 PAGE_LIMIT_DEFAULT = 20

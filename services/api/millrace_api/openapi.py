@@ -10,6 +10,19 @@ from fastapi import FastAPI
 from millrace_web import ingest_openapi
 
 _METHODS = frozenset({"get", "put", "post", "delete", "patch", "options", "head"})
+_HEADERS = {
+    "X-Request-Id": {
+        "description": "The request's id: the caller's own, if it sent one.",
+        "schema": {"type": "string"},
+    },
+    "X-RateLimit-Limit": {"description": "Requests in the window.", "schema": {"type": "integer"}},
+    "X-RateLimit-Remaining": {"description": "What is left of them.", "schema": {"type": "integer"}},
+    "X-RateLimit-Reset": {
+        "description": "When one more fits: Unix seconds, under `/api/v1` Unix milliseconds.",
+        "schema": {"type": "integer"},
+    },
+}
+"""On every answer."""
 _UNUSED = ("HTTPValidationError", "ValidationError")
 DESCRIPTION = """Events come in, work gets done.
 
@@ -26,6 +39,8 @@ def document(app: FastAPI) -> dict[str, Any]:
         for method, operation in operations.items():
             if method in _METHODS:
                 operation["responses"].pop("422", None)
+                for response in operation["responses"].values():
+                    response["headers"] = response.get("headers", {}) | _HEADERS
     for name in _UNUSED:
         made["components"]["schemas"].pop(name, None)
     return ingest_openapi.merge_into(made)

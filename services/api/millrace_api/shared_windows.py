@@ -7,7 +7,7 @@ requests differently.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from urllib.parse import urlsplit
 
 from limits import RateLimitItemPerSecond
@@ -48,8 +48,7 @@ class SharedWindows:
             if self._clock.monotonic() < self._away_until:
                 raise Retry("the store of rate limits did not answer just now")
             try:
-                async with asyncio.timeout(bounds.WINDOWS_WAIT_S_MAX):
-                    return await self._take(key, windows)
+                return await _soon(self._take(key, windows))
             except _AWAY as error:
                 self._away_until = self._clock.monotonic() + bounds.WINDOWS_AWAY_S
                 raise Retry(f"the store of rate limits does not answer: {type(error).__name__}") from error
@@ -65,7 +64,7 @@ class SharedWindows:
             taken.append((window, is_allowed))
             if not is_allowed:
                 break
-        return await asyncio.gather(*(self._told(key, window, is_allowed) for window, is_allowed in taken))
+        return [await self._told(key, window, is_allowed) for window, is_allowed in taken]
 
     async def _told(self, key: str, window: Window, is_allowed: bool) -> Counted:
         reset_at, remaining = await self._counter(window).get_window_stats(_item(window), window.name, key)
@@ -74,6 +73,20 @@ class SharedWindows:
 
     def _counter(self, window: Window) -> RateLimiter:
         return self._exact if is_exact(window) else self._weighted
+
+
+async def _soon(asking: Coroutine[None, None, Sequence[Counted]]) -> Sequence[Counted]:
+    """What it gives, within the wait. Raises TimeoutError after as many looks as the wait has parts: the loop has
+    turned that often, so an answer that was there has been seen, however busy this process is."""
+    task = asyncio.ensure_future(asking)
+    try:
+        for _ in range(bounds.WINDOWS_WAIT_PARTS):
+            await asyncio.wait({task}, timeout=bounds.WINDOWS_WAIT_S_MAX / bounds.WINDOWS_WAIT_PARTS)
+            if task.done():
+                return task.result()
+        raise TimeoutError
+    finally:
+        task.cancel()
 
 
 def _item(window: Window) -> RateLimitItemPerSecond:
@@ -86,13 +99,16 @@ def _pool(url: str) -> BlockingConnectionPool:
             raise ValueError(url)
         return BlockingConnectionPool.from_url(
             url,
-            # One that asks reads its windows side by side.
-            max_connections=2 * bounds.WINDOWS_ASKING_MAX,
-            timeout=bounds.WINDOWS_WAIT_S_MAX,
-            socket_timeout=bounds.WINDOWS_WAIT_S_MAX,
-            socket_connect_timeout=bounds.WINDOWS_WAIT_S_MAX,
+            max_connections=bounds.WINDOWS_ASKING_MAX,
+            # How long is waited is `_soon`'s business: a clock alone takes our own lateness for the server's.
+            timeout=None,
+            socket_timeout=None,
+            socket_connect_timeout=None,
             # The client would try again by itself, and wait in between.
             retry=Tries(NoBackoff(), 0),
+            # And a new connection would first talk about itself: each word is a round trip within the wait.
+            protocol=2,
+            driver_info=None,
         )
     except ValueError:
         raise Fatal("MILLRACE_LIMITS cannot be read: write redis://[user:password@]host:port[/db]") from None
