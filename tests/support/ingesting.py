@@ -8,6 +8,7 @@ import orjson
 from millrace_core import messages
 from millrace_core.clock import ManualClock
 from millrace_core.credentials import key_digest
+from millrace_core.keyring import KeyRing, new_ring_entry
 from millrace_gateway.application import application
 from millrace_gateway.bodies import Bodies
 from millrace_gateway.door import open_door
@@ -16,11 +17,13 @@ from millrace_web import scopes
 from millrace_web.api_keys import Accounts, ApiKeys
 from millrace_web.caller_rates import RateHeaders
 from millrace_web.rate_limits import RateLimits
+from millrace_web.signed_requests import Signatures
 from tests.support import asgi
 from tests.support.memory_log import MemoryLog
 
 PEPPER = b"pepper-of-the-tests-0123456789"
 KEY = "mr_live_" + "k" * 43
+RING = KeyRing.parse(new_ring_entry("k1"))
 NOW_MS = 1_780_000_000_000
 PUBLISH = "/ingest/event/publish"
 BATCH = "/ingest/event/publish/batch"
@@ -84,7 +87,12 @@ class Ingesting:
         self.bodies = Bodies(bytes_max)
         self.keys.apply("acc_1", "key_1", key_control())
         self.door = open_door(
-            keys=self.keys, accounts=self.accounts, rates=RateLimits(self.clock), log=self.log, view=self.view
+            keys=self.keys,
+            accounts=self.accounts,
+            rates=RateLimits(self.clock),
+            log=self.log,
+            view=self.view,
+            signatures=Signatures(RING, self.clock),
         )
         self.app = Ingest(
             door=self.door,

@@ -23,6 +23,7 @@ from millrace_core.messages import Event, Raw, encode_with_payload
 from millrace_core.record import Output
 
 TOPIC = "events"
+OPS_PROVIDER = "ops"
 NO_PROPERTIES = Raw(b"{}")
 _BRACE, _N = b"{n"
 
@@ -40,6 +41,11 @@ class _Body(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     ordering_key: str | None = None
 
 
+class _Fired(msgspec.Struct, frozen=True, gc=False):
+    event: str
+    payload: Raw = Raw(b"null")
+
+
 class Posted(msgspec.Struct, frozen=True, gc=False):
     """A posted event that may become one: everything in it has been checked."""
 
@@ -55,6 +61,7 @@ _DATE = r"(?:\d{4}-\d{2}-\d{2}|\d{8})"
 _TIME = r"\d{2}(?::?\d{2}(?::?\d{2}(?:[.,]\d{1,9})?)?)?"
 _ISO_8601 = re.compile(rf"{_DATE}(?:[T ]{_TIME}(?:Z|[+-]\d{{2}}(?::?\d{{2}})?)?)?", re.ASCII)
 _decode_body = msgspec.json.Decoder(_Body).decode
+_decode_fired = msgspec.json.Decoder(_Fired).decode
 
 
 def parse_post(body: bytes, *, now_ms: int) -> Posted:
@@ -81,6 +88,23 @@ def parse_post(body: bytes, *, now_ms: int) -> Posted:
     if ordering_key is not None:
         check_key(ordering_key, "orderingKey", limits.ORDERING_KEY_CHARS_MAX)
     return Posted(identifier, properties, timestamp, unique_key, ordering_key)
+
+
+def parse_fired(body: bytes) -> Posted:
+    """What `/v1/events/fire` takes, `{event, payload}`, as an event of the provider `ops`; checked as `parse_post`
+    checks. Raises Reject with a message for the sender."""
+    try:
+        loaded = orjson.loads(body)
+        fired = _decode_fired(body)
+    except (orjson.JSONDecodeError, msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise _why_not_fired(body, error) from None
+    identifier = identifier_of(OPS_PROVIDER, fired.event)
+    if body.count(b"{") + body.count(b"[") > limits.JSON_DEPTH_MAX:
+        check_depth(loaded.get("payload"))
+    first = memoryview(fired.payload)[0]
+    if first not in (_N, _BRACE):
+        raise Reject(f"`payload` must be an object, not {_kind(loaded['payload'])}: wrap it, or leave it out")
+    return Posted(identifier, NO_PROPERTIES if first == _N else fired.payload)
 
 
 def make_event(posted: Posted, *, account: str, now_ms: int, hops: int = 0) -> Event:
@@ -233,6 +257,20 @@ def _explained(body: bytes, error: Exception) -> Reject:
     if isinstance(error, RecursionError):
         return Reject(_too_deep())
     return Reject(f"the body cannot be read: {error}")
+
+
+def _why_not_fired(body: bytes, error: Exception) -> Reject:
+    try:
+        loaded = orjson.loads(body)
+    except orjson.JSONDecodeError as damage:
+        return Reject(_not_json(damage, "the body"))
+    if isinstance(error, RecursionError):
+        return Reject(_too_deep())
+    example = 'for example {"event": "invoice.paid", "payload": {}}'
+    if not isinstance(loaded, dict):
+        return Reject(f"the body must be one JSON object, not {_kind(loaded)}: {example}")
+    found = f"must be a string, not {_kind(loaded['event'])}" if "event" in loaded else "is missing"
+    return Reject(f"`event` {found}: {example}")
 
 
 def _not_json(error: json.JSONDecodeError, what: str) -> str:

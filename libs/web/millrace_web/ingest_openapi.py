@@ -1,11 +1,12 @@
-"""The ingest surface in OpenAPI 3.1, by hand: its routes are raw ASGI, which no framework can describe.
+"""What a gateway answers (ingest, and `/v1/events/fire`) in OpenAPI 3.1, by hand: its routes are raw ASGI, which no
+framework can describe.
 
 `merge_into` adds it to the document of whoever shows it: the gateway's own, and the API's.
 """
 
 from typing import Any
 
-from millrace_core import limits
+from millrace_core import limits, request_signing
 
 Json = dict[str, Any]
 
@@ -88,6 +89,43 @@ SCHEMAS: Json = {
             },
         },
     },
+    "FireEvent": {
+        "type": "object",
+        "required": ["event"],
+        "properties": {
+            "event": {
+                "type": "string",
+                "pattern": "^[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}$",
+                "description": "Its name, such as `invoice.paid`: subscriptions hear it as `e:ops/invoice.paid`.",
+            },
+            "payload": {"type": ["object", "null"], "description": "Kept byte for byte.", "default": {}},
+        },
+    },
+    "Fired": {
+        "type": "object",
+        "required": ["id", "event", "received_at"],
+        "properties": {
+            "id": {"type": "string", "examples": ["evt_0190a5b4c3d27e8f9a0b1c2d3e4f5a6b"]},
+            "event": {"type": "string", "examples": ["invoice.paid"]},
+            "received_at": {"type": "string", "format": "date-time"},
+        },
+    },
+    "OpsError": {
+        "type": "object",
+        "required": ["error"],
+        "properties": {
+            "error": {
+                "type": "object",
+                "required": ["code", "message", "request_id"],
+                "properties": {
+                    "code": {"type": "string", "examples": ["validation_failed"]},
+                    "message": {"type": "string", "description": "What is wrong, where, and what to do."},
+                    "details": {"type": "object"},
+                    "request_id": {"type": "string"},
+                },
+            }
+        },
+    },
     "IngestError": {
         "type": "object",
         "required": ["message"],
@@ -120,11 +158,11 @@ _PARAMETERS = [
 ]
 
 
-def _error(description: str, **headers: Json) -> Json:
-    schema = {"$ref": "#/components/schemas/IngestError"}
+def _error(description: str, headers: Json | None = None, *, of: str = "IngestError") -> Json:
+    schema = {"$ref": f"#/components/schemas/{of}"}
     return {
         "description": description,
-        "headers": _HEADERS | headers,
+        "headers": _HEADERS | (headers or {}),
         "content": {"application/json": {"schema": schema}},
     }
 
@@ -136,11 +174,11 @@ def _errors(body_bytes_max: int) -> Json:
         "403": _error("The key lacks the scope `publish:events`, or the account is closed."),
         "413": _error(f"Over {body_bytes_max} bytes, or too many items."),
         "415": _error("A Content-Type, charset or Content-Encoding that is not taken."),
-        "429": _error("The account's rate is used up.", **_RETRY_AFTER),
+        "429": _error("The account's rate is used up.", _RETRY_AFTER),
         "503": _error(
             "The log is away, too much is in flight, or the log did not confirm in time: then the event may still "
             "come, so repeat it with the same `uniqueKey`.",
-            **_RETRY_AFTER,
+            _RETRY_AFTER,
         ),
     }
 
@@ -153,6 +191,21 @@ def _answer(description: str, schema: str) -> Json:
     }
 
 
+_FIRE_EXAMPLE = {"event": "order.shipped", "payload": {"customer_id": 421, "order_ref": "NB-9182", "carrier": "DHL"}}
+_FIRE_ERRORS: Json = {
+    "400": _error("The body cannot be read, or breaks a rule; the message says which and where.", of="OpsError"),
+    "401": _error("No key or signature, or one that is not right.", of="OpsError"),
+    "403": _error("The key lacks the scope `publish:events`, or the account is closed.", of="OpsError"),
+    "413": _error(f"Over {limits.BODY_BYTES_MAX} bytes.", of="OpsError"),
+    "415": _error("A Content-Type, charset or Content-Encoding that is not taken.", of="OpsError"),
+    "429": _error("The rate of this endpoint is used up.", _RETRY_AFTER, of="OpsError"),
+    "503": _error(
+        "The log is away, too much is in flight, or the log did not confirm in time: then the event may still come, so "
+        "repeat it with the same `Idempotency-Key`.",
+        _RETRY_AFTER,
+        of="OpsError",
+    ),
+}
 _OWN = {"$ref": "#/components/schemas/PublishEvent"}
 PATHS: Json = {
     "/ingest/event/publish": {
@@ -172,6 +225,33 @@ PATHS: Json = {
                 },
             },
             "responses": {"202": _answer("On the log.", "Published")} | _errors(limits.BODY_BYTES_MAX),
+        }
+    },
+    "/v1/events/fire": {
+        "post": {
+            "tags": ["Ops events"],
+            "operationId": "fireEvent",
+            "summary": "Fire an event",
+            "description": "202 means that the event is on the log. It is of the provider `ops`. A signed request "
+            "counts once however often it is sent (its nonce stands in for an `Idempotency-Key`).",
+            "security": [{"ApiKey": []}, {"Signature": []}],
+            "parameters": [
+                {
+                    **_PARAMETERS[0],
+                    "description": "The same key within 24 h is the same event, for this API key alone.",
+                },
+                _PARAMETERS[1],
+            ],
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {
+                        "schema": {"$ref": "#/components/schemas/FireEvent"},
+                        "example": _FIRE_EXAMPLE,
+                    }
+                },
+            },
+            "responses": {"202": _answer("On the log.", "Fired"), **_FIRE_ERRORS},
         }
     },
     "/ingest/event/publish/batch": {
@@ -209,4 +289,7 @@ def merge_into(document: Json) -> Json:
     components = document.setdefault("components", {})
     components.setdefault("schemas", {}).update(SCHEMAS)
     components.setdefault("securitySchemes", {}).setdefault("ApiKey", {"type": "http", "scheme": "bearer"})
+    components["securitySchemes"].setdefault(
+        "Signature", {"type": "apiKey", "in": "header", "name": request_signing.KEY}
+    )
     return document

@@ -4,6 +4,8 @@ In this order, cheapest and safest first: view fresh (else nobody knows which ke
 room. Every refusal says what to do.
 """
 
+from starlette.types import Scope
+
 from millrace_core import limits
 from millrace_gateway.ports import EventLog, View
 from millrace_web import scopes
@@ -12,7 +14,7 @@ from millrace_web.authentication import Authenticator, Headers
 from millrace_web.errors import ApiError, unavailable
 from millrace_web.rate_limits import RateLimits, Verdict
 from millrace_web.rate_plans import SMALLEST
-from millrace_web.signed_requests import Signatures
+from millrace_web.signed_requests import Signatures, SignedCall
 
 
 class Door:
@@ -29,6 +31,18 @@ class Door:
     def caller(self, headers: Headers) -> ApiKey:
         """The key that may publish. Raises ApiError 401, 403, 503."""
         return self._authenticator.authenticate(headers, scopes.PUBLISH_EVENTS)
+
+    def signed(self, asgi: Scope) -> SignedCall | None:
+        """The signed request, still to be proven with its body; None = it is not signed. Raises ApiError 401, 503."""
+        return self._authenticator.signed(asgi)
+
+    def admitted(self, key: ApiKey) -> ApiKey:
+        """The key, which proved itself and may publish. Raises ApiError 403."""
+        return self._authenticator.admitted(key, scopes.PUBLISH_EVENTS)
+
+    def fire_rate(self, key: ApiKey) -> Verdict:
+        """Count this request to `/v1/events/fire`; whether it passes is in the verdict."""
+        return self._rates.take_fire(key.account, key.plan)
 
     def rate(self, key: ApiKey) -> Verdict:
         """Count this request; whether it passes is in the verdict."""

@@ -24,13 +24,19 @@ def stand_in_unique_key(idempotency_key: str, *, key_id: str, index: int | None 
 
 
 def accept(
-    posted: Posted, *, account: str, now_ms: int, unique_key: str | None = None, traceparent: str | None = None
+    posted: Posted,
+    *,
+    account: str,
+    now_ms: int,
+    unique_key: str | None = None,
+    traceparent: str | None = None,
+    surface: str = "ingest",
 ) -> tuple[Event, Output]:
     """The event and its record. `unique_key` stands in when the post has none."""
     if unique_key is not None and posted.unique_key is None:
         posted = msgspec.structs.replace(posted, unique_key=unique_key)
     made = event.make_event(posted, account=account, now_ms=now_ms)
-    return made, event.to_output(made, traceparent=traceparent)
+    return made, event.to_output(made, surface=surface, traceparent=traceparent)
 
 
 def spread(output: Output, event_id: str) -> Output:

@@ -1,4 +1,5 @@
-"""The ingest routes, as raw ASGI: one parse of an event, one record, an answer when the broker acked it.
+"""The ingest routes and `/v1/events/fire`, as raw ASGI: one parse of an event, one record, an answer when
+the broker acked it.
 
 A 202, and each `eventId` in a batch's 200, means that the event is on the log. A 503 after a time-out may still have
 become an event; its message says so. Everything that is not an ingest route goes to the FastAPI application behind.
@@ -26,8 +27,9 @@ from millrace_gateway.door import Door, log_away, rate_limited
 from millrace_gateway.ports import Acked, EventLog
 from millrace_web import positions
 from millrace_web.api_keys import ApiKey
-from millrace_web.envelopes import INGEST
+from millrace_web.envelopes import INGEST, OPS, Envelope
 from millrace_web.errors import ApiError, invalid, unavailable
+from millrace_web.rate_plans import FIRE
 from millrace_web.request_ids import choose_request_id
 
 PUBLISH = "/ingest/event/publish"
@@ -109,6 +111,7 @@ class Ingest:
         self._routes: dict[str, Callable[[Call], Awaitable[Answer]]] = {
             PUBLISH: self._publish,
             PUBLISH_BATCH: self._publish_batch,
+            FIRE: self._fire,
         }
         self._iso: tuple[int, bytes] = (0, b"")
 
@@ -224,6 +227,51 @@ class Ingest:
             raise log_away() from None
         return await acked
 
+    async def _fire(self, call: Call) -> Answer:
+        """`{event, payload}` by a Bearer or a signed caller. What is signed is proven with its body before anything
+        becomes of it; its nonce stands in for an Idempotency-Key, so that a request sent again counts once."""
+        signed = self._door.signed(call.scope)
+        key = self._door.caller(call.scope["headers"]) if signed is None else self._door.admitted(signed.key)
+        if signed is None:
+            self._count_fire(call, key)
+        if call.media_type not in _JSON_TYPES and not call.media_type.endswith(b"+json"):
+            raise ApiError(415, f"Content-Type {_shown(call.media_type)} is not taken here: send application/json.")
+        self._door.let_in(1)
+        body = b""
+        try:
+            body = await self._read(call, limits.BODY_BYTES_MAX)
+            if signed is not None:
+                self._count_fire(call, signed.proven(body))
+            now_ms, once = self._clock.now_ms(), call.idempotency_key
+            if once is None and signed is not None:
+                once = f"nonce:{signed.nonce}"
+            made, output = handlers.accept(
+                event.parse_fired(body),
+                account=key.account,
+                now_ms=now_ms,
+                unique_key=handlers.stand_in_unique_key(once, key_id=key.id) if once else None,
+                traceparent=call.traceparent,
+                surface="ops",
+            )
+            acked = await self._submit(self._placed(key, made.identifier, made.id, output))
+        finally:
+            self._bodies.release(body)
+            self._door.let_out(1)
+        self._observer.events("accepted", 1)
+        call.answer_headers.append(
+            (positions.HEADER_BYTES, b"%b:%d:%d" % (acked.topic.encode(), acked.partition, acked.offset))
+        )
+        name = made.identifier.partition("/")[2].encode()
+        answer = b'{"id":"%b","event":"%b","received_at":"%b"}' % (made.id.encode(), name, self._received_at(now_ms))
+        return 202, answer, call.answer_headers
+
+    def _count_fire(self, call: Call, key: ApiKey) -> None:
+        verdict = self._door.fire_rate(key)
+        call.answer_headers += verdict.headers()
+        if verdict.retry_after_s is not None:
+            self._observer.rate_limited(key.account)
+            raise rate_limited(verdict)
+
     # ── many events ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _publish_batch(self, call: Call) -> Answer:
@@ -311,6 +359,9 @@ class Ingest:
         return self._iso[1]
 
 
+_ENVELOPES: Mapping[str, Envelope] = {FIRE: OPS}
+
+
 class Parse(Protocol):
     """From an item's bytes to what was posted; raises Reject."""
 
@@ -323,7 +374,8 @@ def _parse_own(body: bytes, now_ms: int) -> Posted:
 
 def _refusal(error: ApiError, call: Call) -> Answer:
     headers = [(name.encode(), value.encode()) for name, value in (error.headers or {}).items()]
-    return error.status, orjson.dumps(INGEST.error(error, call.request_id)), call.answer_headers + headers
+    envelope = _ENVELOPES.get(call.scope["path"], INGEST)
+    return error.status, orjson.dumps(envelope.error(error, call.request_id)), call.answer_headers + headers
 
 
 def _uncertain() -> ApiError:

@@ -5,8 +5,10 @@ from structlog.typing import FilteringBoundLogger
 
 from millrace_runtime import metric_defs
 from millrace_runtime.metrics import METHODS, Metrics
+from millrace_web.rate_plans import FIRE
 
 SURFACE = "ingest"
+SURFACE_OF = {FIRE: "ops"}
 OUTCOMES = ("accepted", "refused", "uncertain")
 
 
@@ -33,9 +35,10 @@ class IngestMetrics:
         method = method if method in METHODS else "other"
         children = self._children.get((route, method, status))
         if children is None:
+            surface = SURFACE_OF.get(route, SURFACE)
             children = self._children[route, method, status] = (
-                self._requests.labels(SURFACE, route, method, str(status)),
-                self._seconds.labels(SURFACE, route),
+                self._requests.labels(surface, route, method, str(status)),
+                self._seconds.labels(surface, route),
             )
         children[0].inc()
         children[1].observe(seconds)

@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 from millrace_core.credentials import parse_pepper
 from millrace_core.errors import Retry
+from millrace_core.keyring import KeyRing
 from millrace_core.restart import backoff_s, pause
 from millrace_gateway.application import application
 from millrace_gateway.bodies import Bodies
@@ -23,6 +24,7 @@ from millrace_runtime.service import Context, Worker
 from millrace_web.api_keys import Accounts, ApiKeys
 from millrace_web.caller_rates import RateHeaders
 from millrace_web.rate_limits import RateLimits
+from millrace_web.signed_requests import Signatures
 
 
 async def wire(settings: GatewaySettings, context: Context) -> Mapping[str, Worker]:
@@ -40,6 +42,7 @@ async def wire(settings: GatewaySettings, context: Context) -> Mapping[str, Work
         rates=RateLimits(context.clock, share=1 / settings.gateway_replicas),
         log=producer,
         view=view,
+        signatures=Signatures(KeyRing.parse(settings.key_ring.get_secret_value()), context.clock),
     )
     bodies = Bodies()
     ingest = Ingest(
