@@ -40,18 +40,19 @@ async def rows(dsn: str, statement: str) -> list[asyncpg.Record]:
 async def test_the_demo_account_is_made_once(seals: bootstrap.Seals) -> None:
     assert await bootstrap.ensure_demo(seals, KEYS) == 6
     assert await bootstrap.ensure_demo(seals, KEYS) == 0
-    (account,) = await rows(seals.dsn, "SELECT * FROM control.accounts")
+    account, test_world = await rows(seals.dsn, "SELECT * FROM control.accounts ORDER BY test_of NULLS FIRST")
+    assert (test_world["name"], test_world["test_of"]) == ("demo (test)", account["id"])
     assert (account["name"], account["plan"]) == ("demo", "enterprise")
     keys = await rows(seals.dsn, "SELECT * FROM control.api_keys")
     assert len(keys) == 6
     assert all(key["scopes"] == ["*"] for key in keys)
-    assert [key["name"] for key in keys if key["test"]] == ["demo agents, test"]
+    assert [(key["name"], key["account"]) for key in keys if key["test"]] == [("demo agents, test", test_world["id"])]
     (ops,) = (key for key in keys if key["surface"] == "ops")
     id = f"key_{ops['id'].hex}"
     opened = seals.ring.open(ops["sealed_secret"], account=account["id"], name=key_secret(id))
     assert opened == KEYS["ops"]["secret"]  # type: ignore[index]
-    # Seven things to tell: the account and its keys.
-    assert len(await rows(seals.dsn, "SELECT * FROM control.control_outbox")) == 7
+    # Eight things to tell: both accounts and the keys.
+    assert len(await rows(seals.dsn, "SELECT * FROM control.control_outbox")) == 8
 
 
 async def test_a_new_key_of_the_file_is_added(seals: bootstrap.Seals) -> None:
@@ -84,7 +85,7 @@ async def test_without_a_relay_republishing_says_so_and_leaves_it_queued(seals: 
     await connection.close()
     with pytest.raises(Retry, match="relay"):
         await republish(seals.dsn, wait_s=0.3)
-    assert len(await rows(seals.dsn, "SELECT 1 FROM control.control_outbox WHERE published_position IS NULL")) == 7
+    assert len(await rows(seals.dsn, "SELECT 1 FROM control.control_outbox WHERE published_position IS NULL")) == 8
 
 
 async def test_republishing_queues_the_newest_versions_only(seals: bootstrap.Seals) -> None:

@@ -99,6 +99,11 @@ def action_secret(action: str) -> str:
     return f"action/{action}"
 
 
+def kept_answer(api_key: str, key: str) -> str:
+    """The name that what was answered under an Idempotency-Key is sealed and opened under: answers hold new secrets."""
+    return f"answer/{api_key}/{key}"
+
+
 def connection_secret(connection: str) -> str:
     """The name that the secrets of a connection to another platform are sealed and opened under."""
     return f"connection/{connection}"

@@ -214,6 +214,10 @@ SAFE_FIELDS_MAX = 64
 CUSTOMER_SUBSCRIPTIONS_SHOWN_MAX = 20
 TICKETS_COUNTED_MAX = 1_000
 
+# ── API keys ────────────────────────────────────────────────────────────────────────────────────────────────────────
+KEY_USES_MAX = 10_000
+KEY_USES_WRITTEN_EVERY_S = 60.0
+
 # ── forms ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 FORM_FIELDS_MAX = 200
 FORM_OPTIONS_MAX = 500

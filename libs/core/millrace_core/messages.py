@@ -515,6 +515,11 @@ class KeyControl(Message, frozen=True):
     test: bool = False
     expires_at: int | None = None
     secret: str | None = None  # HMAC secret under the key ring, for the surfaces that sign
+    old_digest: str | None = None  # of the text before a rotation, good until `old_until`
+    old_secret: str | None = None
+    old_until: int | None = None
+    person: str | None = None  # whose key it is, and his role, which bounds the scopes
+    role: str | None = None
 
 
 class Concurrency(Message, frozen=True, gc=False):

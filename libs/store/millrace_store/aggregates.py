@@ -70,6 +70,11 @@ def key_entry(row: Row) -> Entry:
                 test=row["test"],
                 expires_at=None if row["expires_at"] is None else ms(row["expires_at"]),
                 secret=row["sealed_secret"],
+                old_digest=row["old_digest"],
+                old_secret=row["old_sealed_secret"],
+                old_until=None if row["old_until"] is None else ms(row["old_until"]),
+                person=None if row["person"] is None else ids.prefixed(ids.PERSON, row["person"]),
+                role=row["role"],
             )
         )
     return Entry(KEY, row["account"], ids.prefixed(ids.KEY, row["id"]), row["version"], value)

@@ -13,10 +13,13 @@ CREATE TABLE control.accounts (
     enabled boolean DEFAULT true NOT NULL,
     unordered text[] DEFAULT '{}'::text[] NOT NULL,
     created_at timestamp with time zone NOT NULL,
-    retention_days integer DEFAULT 14 NOT NULL
+    retention_days integer DEFAULT 14 NOT NULL,
+    test_of text
 );
 
 COMMENT ON COLUMN control.accounts.unordered IS 'identifiers whose order was given up so that they spread';
+
+COMMENT ON COLUMN control.accounts.test_of IS 'the account whose test keys act on this one';
 
 CREATE FUNCTION control.kept_since(account text) RETURNS timestamp with time zone
     LANGUAGE sql STABLE
@@ -90,7 +93,12 @@ CREATE TABLE control.api_keys (
     sealed_secret text,
     created_at timestamp with time zone NOT NULL,
     expires_at timestamp with time zone,
-    revoked_at timestamp with time zone
+    revoked_at timestamp with time zone,
+    person uuid,
+    old_digest text,
+    old_sealed_secret text,
+    old_until timestamp with time zone,
+    last_used_at timestamp with time zone
 );
 
 COMMENT ON COLUMN control.api_keys.hint IS 'what may be shown for ever: the prefix and the last four characters';
@@ -98,6 +106,12 @@ COMMENT ON COLUMN control.api_keys.hint IS 'what may be shown for ever: the pref
 COMMENT ON COLUMN control.api_keys.digest IS 'HMAC-SHA256 of the key under the pepper, hexadecimal';
 
 COMMENT ON COLUMN control.api_keys.sealed_secret IS 'the secret of keys that sign, under the key ring';
+
+COMMENT ON COLUMN control.api_keys.person IS 'whose key it is: his role bounds what it may';
+
+COMMENT ON COLUMN control.api_keys.old_digest IS 'of the key before the last rotation, good until old_until';
+
+COMMENT ON COLUMN control.api_keys.last_used_at IS 'for a request to the API; the gateway tells nobody';
 
 CREATE TABLE control.confirmations (
     account text NOT NULL,
@@ -259,6 +273,18 @@ CREATE TABLE control.idempotency_keys (
 );
 
 COMMENT ON COLUMN control.idempotency_keys.request IS 'a digest: the same key with another request is a conflict';
+
+CREATE TABLE control.people (
+    account text NOT NULL,
+    id uuid NOT NULL,
+    email text NOT NULL,
+    name text,
+    role text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    removed_at timestamp with time zone,
+    CONSTRAINT people_role_check CHECK ((role = ANY (ARRAY['owner'::text, 'admin'::text, 'member'::text])))
+);
 
 CREATE TABLE control.plans (
     account text NOT NULL,
@@ -849,6 +875,9 @@ ALTER TABLE ONLY control.accounts
 ALTER TABLE ONLY control.accounts
     ADD CONSTRAINT accounts_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY control.accounts
+    ADD CONSTRAINT accounts_test_of_key UNIQUE (test_of);
+
 ALTER TABLE ONLY control.action_versions
     ADD CONSTRAINT action_versions_pkey PRIMARY KEY (account, action, version);
 
@@ -857,6 +886,9 @@ ALTER TABLE ONLY control.actions
 
 ALTER TABLE ONLY control.api_keys
     ADD CONSTRAINT api_keys_digest_key UNIQUE (digest);
+
+ALTER TABLE ONLY control.api_keys
+    ADD CONSTRAINT api_keys_old_digest_key UNIQUE (old_digest);
 
 ALTER TABLE ONLY control.api_keys
     ADD CONSTRAINT api_keys_pkey PRIMARY KEY (account, id);
@@ -893,6 +925,9 @@ ALTER TABLE ONLY control.forms
 
 ALTER TABLE ONLY control.idempotency_keys
     ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (account, api_key, key);
+
+ALTER TABLE ONLY control.people
+    ADD CONSTRAINT people_pkey PRIMARY KEY (account, id);
 
 ALTER TABLE ONLY control.plans
     ADD CONSTRAINT plans_pkey PRIMARY KEY (account, id);
@@ -1001,6 +1036,8 @@ ALTER TABLE ONLY read.steps_default
 
 CREATE UNIQUE INDEX actions_account_name_idx ON control.actions USING btree (account, name) WHERE (deleted_at IS NULL);
 
+CREATE INDEX api_keys_account_person_idx ON control.api_keys USING btree (account, person) WHERE (person IS NOT NULL);
+
 CREATE INDEX connections_account_id_idx ON control.connections USING btree (account, id DESC) WHERE (deleted_at IS NULL);
 
 CREATE INDEX control_outbox_id_idx ON control.control_outbox USING btree (id) WHERE (published_position IS NULL);
@@ -1014,6 +1051,10 @@ CREATE INDEX disablings_disabled_at_idx ON control.disablings USING btree (disab
 CREATE INDEX forms_account_id_idx ON control.forms USING btree (account, id DESC) WHERE (deleted_at IS NULL);
 
 CREATE INDEX idempotency_keys_account_asked_at_idx ON control.idempotency_keys USING btree (account, asked_at);
+
+CREATE INDEX people_account_id_idx ON control.people USING btree (account, id DESC) WHERE (removed_at IS NULL);
+
+CREATE UNIQUE INDEX people_account_lower_idx ON control.people USING btree (account, lower(email)) WHERE (removed_at IS NULL);
 
 CREATE INDEX plans_account_kind_id_idx ON control.plans USING btree (account, kind, id DESC) WHERE (deleted_at IS NULL);
 
@@ -1155,6 +1196,9 @@ ALTER INDEX read.steps_pkey ATTACH PARTITION read.steps_default_pkey;
 
 CREATE TRIGGER wake_relay AFTER INSERT ON control.control_outbox FOR EACH STATEMENT EXECUTE FUNCTION control.wake_relay();
 
+ALTER TABLE ONLY control.accounts
+    ADD CONSTRAINT accounts_test_of_fkey FOREIGN KEY (test_of) REFERENCES control.accounts(id);
+
 ALTER TABLE ONLY control.action_versions
     ADD CONSTRAINT action_versions_account_action_fkey FOREIGN KEY (account, action) REFERENCES control.actions(account, id);
 
@@ -1163,6 +1207,9 @@ ALTER TABLE ONLY control.actions
 
 ALTER TABLE ONLY control.api_keys
     ADD CONSTRAINT api_keys_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
+
+ALTER TABLE ONLY control.api_keys
+    ADD CONSTRAINT api_keys_account_person_fkey FOREIGN KEY (account, person) REFERENCES control.people(account, id);
 
 ALTER TABLE ONLY control.confirmations
     ADD CONSTRAINT confirmations_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
@@ -1178,6 +1225,9 @@ ALTER TABLE ONLY control.disablings
 
 ALTER TABLE ONLY control.forms
     ADD CONSTRAINT forms_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
+
+ALTER TABLE ONLY control.people
+    ADD CONSTRAINT people_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
 
 ALTER TABLE ONLY control.plans
     ADD CONSTRAINT plans_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);

@@ -7,13 +7,13 @@ tells nothing about any key.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from millrace_core import messages
 from millrace_core.clock import Clock
 from millrace_core.credentials import key_digest
 from millrace_core.errors import Reject
-from millrace_web.scopes import allows
+from millrace_web.scopes import ROLES, allows
 
 KEY_CHARS_MAX = 256
 
@@ -32,9 +32,13 @@ class ApiKey:
     test: bool = False
     expires_at: int | None = None
     sealed_secret: str | None = None
+    person: str | None = None
+    role: str | None = None
+    """Of the person whose key it is; None = of nobody, and bound by its scopes alone."""
 
     def may(self, scope: str) -> bool:
-        return allows(self.scopes, scope)
+        """Whether its scopes, and the role of the person whose it is, include this."""
+        return allows(self.scopes, scope) and (self.role is None or allows(ROLES.get(self.role, frozenset()), scope))
 
 
 class ApiKeys:
@@ -44,20 +48,19 @@ class ApiKeys:
         self._pepper = pepper
         self._clock = clock
         self._by_digest: dict[str, ApiKey] = {}
-        self._digests: dict[tuple[str, str], str] = {}  # (account, key id) → digest
+        self._digests: dict[tuple[str, str], list[str]] = {}  # (account, key id) → its digests
 
     def __len__(self) -> int:
         return len(self._by_digest)
 
     def apply(self, account: str, id: str, value: bytes | None) -> None:
         """The key's newest version; None or a damaged value: it is no key any more."""
-        old = self._digests.pop((account, id), None)
-        if old is not None:
-            self._by_digest.pop(old, None)
-        key = _parse(account, id, value)
-        if key is not None:
-            self._digests[account, id] = key.digest
-            self._by_digest[key.digest] = key
+        for digest in self._digests.pop((account, id), ()):
+            self._by_digest.pop(digest, None)
+        found = _parse(account, id, value)
+        if found:
+            self._digests[account, id] = [key.digest for key in found]
+            self._by_digest |= {key.digest: key for key in found}
 
     def find(self, text: str) -> ApiKey | None:
         """The key behind this text, or None when there is none in force (unknown, revoked, expired)."""
@@ -113,16 +116,17 @@ def bearer(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     return text.strip().decode("latin-1") if scheme.lower() == b"bearer" else None
 
 
-def _parse(account: str, id: str, value: bytes | None) -> ApiKey | None:
+def _parse(account: str, id: str, value: bytes | None) -> list[ApiKey]:
+    """The key, and what it was before a rotation, while that holds. Empty for what is no key."""
     if value is None:
-        return None
+        return []
     try:
         parsed = messages.decode(value, messages.KeyControl)
     except Reject:
-        return None
+        return []
     if parsed.account != account:
-        return None
-    return ApiKey(
+        return []
+    key = ApiKey(
         id=id,
         account=account,
         name=parsed.name,
@@ -133,4 +137,10 @@ def _parse(account: str, id: str, value: bytes | None) -> ApiKey | None:
         test=parsed.test,
         expires_at=parsed.expires_at,
         sealed_secret=parsed.secret,
+        person=parsed.person,
+        role=parsed.role,
     )
+    if parsed.old_digest is None or parsed.old_until is None:
+        return [key]
+    until = parsed.old_until if parsed.expires_at is None else min(parsed.old_until, parsed.expires_at)
+    return [key, replace(key, digest=parsed.old_digest, sealed_secret=parsed.old_secret, expires_at=until)]

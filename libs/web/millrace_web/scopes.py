@@ -1,5 +1,7 @@
 """What an API key may do. A scope is `verb:things`; `*` is every scope, also those to come."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 ALL: Final = "*"
@@ -16,6 +18,8 @@ MANAGE_JOBS: Final = "manage:jobs"
 READ_WEBHOOKS: Final = "read:webhooks"
 MANAGE_WEBHOOKS: Final = "manage:webhooks"
 MANAGE_KEYS: Final = "manage:keys"
+READ_PEOPLE: Final = "read:people"
+MANAGE_PEOPLE: Final = "manage:people"
 READ_FORMS: Final = "read:forms"
 MANAGE_FORMS: Final = "manage:forms"
 READ_INTAKE_BOTS: Final = "read:intake-bots"  # the same forms, as the intake surface names them
@@ -54,6 +58,8 @@ SCOPES: Final = frozenset(
         READ_WEBHOOKS,
         MANAGE_WEBHOOKS,
         MANAGE_KEYS,
+        READ_PEOPLE,
+        MANAGE_PEOPLE,
         READ_FORMS,
         MANAGE_FORMS,
         READ_INTAKE_BOTS,
@@ -88,3 +94,15 @@ def allows(scopes: frozenset[str], scope: str) -> bool:
     verb, _, things = scope.partition(":")
     above = {"read": ("write", "manage"), "write": ("manage",)}.get(verb, ())
     return any(f"{one}:{things}" in scopes for one in above)
+
+
+_OWNERS_ALONE = frozenset({ALL, READ_AUDIT})
+_READING = frozenset(scope for scope in SCOPES if scope.startswith("read:") and scope not in {READ_AUDIT, READ_PEOPLE})
+ROLES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        "owner": frozenset({ALL}),
+        "admin": SCOPES - _OWNERS_ALONE,
+        "member": _READING | {PUBLISH_EVENTS, MANAGE_RUNS, WRITE_SUBMISSIONS, RUN_ACTIONS, CONFIRM_ACTIONS},
+    }
+)
+"""What a person may: the bound of all keys that are his. Which actions he may run and confirm their contracts say."""

@@ -16,6 +16,7 @@ from millrace_api.application.nonces import SpentNonces
 from millrace_api.application.telling import Telling
 from millrace_api.backlog_watch import BacklogWatch
 from millrace_api.judging import EndpointJudge
+from millrace_api.key_uses import KeyUses
 from millrace_api.publishing import RelayWriter
 from millrace_api.replaying import Replaying
 from millrace_api.retirement import SecretRetirement
@@ -92,7 +93,7 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         log=context.log,
     )
     judge = EndpointJudge(database, api.changes, events=producer, clock=context.clock, log=context.log)
-    windows = counting(settings, context)
+    windows, uses = counting(settings, context), KeyUses(database, context.clock)
     app = http.application(
         api,
         authenticator=Authenticator(keys, accounts, signatures=Signatures(ring, context.clock), stale=view.ready),
@@ -102,6 +103,7 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         entrance=Entrance(
             CallerRates(windows, context.clock, uncounted=context.metrics.counter(metric_defs.RATE_UNCOUNTED).inc),
             SpentNonces(database, context.clock),
+            used=uses.note,
         ),
     )
     server = HttpServer(
@@ -139,6 +141,7 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         replaying=replaying.run,
         judge=judge.run,
         telling=api.telling.run,
+        key_uses=uses.run,
     )
 
 

@@ -126,7 +126,7 @@ async def revoke_key(dsn: str, *, account: str, id: str) -> None:
         if row is None:
             raise Reject(f"account {account} has no key {id}")
         if row["revoked_at"] is None:
-            revoked = await connection.fetchrow(_KEYS["revoke_key"], owner["id"], row["id"], _now())
+            revoked = await connection.fetchrow(_KEYS["revoke_key"], row["account"], row["id"], _now())
             assert revoked is not None
             await outbox.append(connection, key_entry(revoked))
 
@@ -162,6 +162,8 @@ async def _insert(connection: Connection, account: str, wanted: Wanted, seals: S
     if wanted.surface not in get_args(Surface):
         raise Reject(f"{wanted.surface!r} is no surface: {', '.join(get_args(Surface))}")
     surface = cast(Surface, wanted.surface)
+    if wanted.test:
+        account = await _acted_on(connection, account)
     id = ids.new_id(ids.KEY)
     text = wanted.text or new_key(surface, test=wanted.test)
     secret = wanted.secret or (new_ops_secret() if surface == "ops" else None)
@@ -178,10 +180,23 @@ async def _insert(connection: Connection, account: str, wanted: Wanted, seals: S
         None if secret is None else seals.ring.seal(secret, account=account, name=key_secret(id)),
         _now(),
         None,
+        None,
     )
     assert row is not None
     await outbox.append(connection, key_entry(row))
     return Made(id, text, secret)
+
+
+async def _acted_on(connection: Connection, account: str) -> str:
+    """The account that the test keys of this one act on, made with the first of them."""
+    made = await connection.fetchrow(_ACCOUNTS["insert_test_account"], account, ids.new_id(ids.ACCOUNT), _now())
+    if made is not None:
+        await outbox.append(connection, account_entry(made))
+        return str(made["id"])
+    found = await connection.fetchrow(_ACCOUNTS["test_account"], account)
+    if found is None:
+        raise Reject(f"account {account} cannot have test keys: the name of its test account is taken")
+    return str(found["id"])
 
 
 async def _account(connection: Connection, name: str) -> Row:

@@ -9,7 +9,8 @@ The key is claimed and the answer kept in the transaction that does the work: on
 waits for its end, and what fails leaves nothing behind. Work that is a record on the log cannot share a transaction;
 there (`holding`) the claim is committed first, and `id_for` gives the ids that a repeat after a crash has again, so
 that the log knows them. Refusals that would come again (400, 404, 409, 422) are kept where they leave (`Refusals`).
-A key is remembered 24 h, in the scope of the API key that sent it. Not here: the rows (`millrace_store.idempotency`).
+A key is remembered 24 h, in the scope of the API key that sent it. Answers are kept under the key ring, since some hold
+a secret that is shown once. Not here: the rows (`millrace_store.idempotency`).
 """
 
 from collections.abc import AsyncIterator
@@ -29,6 +30,7 @@ from millrace_api.surfaces import answers
 from millrace_core import ids
 from millrace_core.clock import utc_now
 from millrace_core.errors import Retry, Stale
+from millrace_core.keyring import KeyRing, kept_answer
 from millrace_store import idempotency
 from millrace_store.idempotency import Answer, Asked, Claimed
 from millrace_store.pool import Connection
@@ -82,6 +84,7 @@ class Once:
     """One request, told apart by its key and what it asks. Without a key it is simply done."""
 
     asked: Asked | None
+    ring: KeyRing
     claimed_at: datetime | None = None
 
     @property
@@ -128,25 +131,39 @@ class Once:
         except Stale:
             raise KeyReused() from None
         if claimed.answer is not None:
-            raise Answered(claimed.answer)
+            raise Answered(_opened(self.ring, self.asked, claimed.answer))
         self.claimed_at = claimed.at
 
     async def keep(self, tx: Connection, answer: Response | None) -> None:
         """Give this answer from now on."""
         assert answer is not None
         if self.asked is not None:
-            await idempotency.keep(tx, self.asked, Answer(answer.status_code, bytes(answer.body)))
+            kept = Answer(answer.status_code, bytes(answer.body))
+            await idempotency.keep(tx, self.asked, _sealed(self.ring, self.asked, kept))
+
+
+def _sealed(ring: KeyRing, asked: Asked, answer: Answer) -> Answer:
+    name = kept_answer(asked.api_key, asked.key)
+    return Answer(answer.status, ring.seal(answer.body.decode(), account=asked.account, name=name).encode())
+
+
+def _opened(ring: KeyRing, asked: Asked, answer: Answer) -> Answer:
+    if answer.body.startswith(b"{"):  # kept by a version that did not seal them
+        return answer
+    name = kept_answer(asked.api_key, asked.key)
+    return Answer(answer.status, ring.open(answer.body.decode(), account=asked.account, name=name).encode())
 
 
 async def once(
     request: Request, me: Annotated[ApiKey, Depends(require(None))], idempotency_key: IdempotencyKey = None
 ) -> Once:
     """This request."""
+    ring = request.app.state.api.keys.ring
     if idempotency_key is None:
-        return Once(None)
+        return Once(None, ring)
     asked = Asked(me.account, me.id, idempotency_key, await digest_of(request))
     request.scope[_STATE] = asked
-    return Once(asked)
+    return Once(asked, ring)
 
 
 OnceHere = Annotated[Once, Depends(once)]
@@ -190,7 +207,7 @@ class Refusals:
             async with self._api.database.writing() as tx:
                 claimed = await idempotency.claim(tx, asked, now=utc_now(self._api.clock))
                 if claimed.answer is None:
-                    await idempotency.keep(tx, asked, answer)
+                    await idempotency.keep(tx, asked, _sealed(self._api.keys.ring, asked, answer))
         except (Stale, Problem, Retry):  # another request's key, or Postgres is away: the refusal is told all the same
             return
 

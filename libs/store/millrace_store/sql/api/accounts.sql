@@ -10,6 +10,16 @@ INSERT INTO control.accounts (id, version, name, plan, created_at, retention_day
 ON CONFLICT (name) DO NOTHING
 RETURNING *;
 
+-- Where an account's test keys act: made when the first of them is.
+-- name: insert_test_account
+INSERT INTO control.accounts (id, version, name, plan, created_at, retention_days, test_of)
+SELECT $2, 1, name || ' (test)', plan, $3, retention_days, id FROM control.accounts WHERE id = $1
+ON CONFLICT DO NOTHING
+RETURNING *;
+
+-- name: test_account
+SELECT * FROM control.accounts WHERE test_of = $1;
+
 -- name: update_account
 UPDATE control.accounts SET version = version + 1, unordered = $2 WHERE id = $1 RETURNING *;
 

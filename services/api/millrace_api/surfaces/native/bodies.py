@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from millrace_api.application import backtests, keys, plans, redriving, replays, subscriptions, webhooks
+from millrace_api.application import backtests, keys, people, plans, redriving, replays, subscriptions, webhooks
 from millrace_api.application.problems import Invalid
 from millrace_api.surfaces.bodies import LEFT_OUT, Body, Description, Moment, Name, Patch, Text
 from millrace_core import limits
+from millrace_core.actions import Role
 from millrace_core.credentials import Surface
 from millrace_core.dead_letters import SENT_AGAIN_TO
 from millrace_web.paging import CURSOR_CHARS_MAX
@@ -28,9 +29,39 @@ class NewKey(Body):
     surface: Surface = "automation"
     test: bool = False
     expires_at: Moment | None = None
+    person: Annotated[str, Field(max_length=64, description="Whose key it is: his role bounds it.")] | None = None
 
     def wanted(self) -> keys.NewKey:
-        return keys.NewKey(self.name, self.scopes, self.surface, self.test, self.expires_at)
+        return keys.NewKey(self.name, self.scopes, self.surface, self.test, self.expires_at, self.person)
+
+
+class KeyPatch(Patch):
+    name: Name
+
+
+class KeyRotation(Body):
+    grace_s: Annotated[int, Field(ge=0, le=keys.GRACE_S_MAX, description="How long the key before is good too.")] = (
+        keys.GRACE_S
+    )
+
+
+Email = Annotated[Text, Field(max_length=people.EMAIL_CHARS_MAX, examples=["user@example.com"])]
+
+
+class NewPerson(Body):
+    email: Email
+    name: Name | None = None
+    role: Role = "member"
+
+
+class PersonPatch(Patch):
+    name: Name | None = None
+    role: Role = LEFT_OUT
+
+
+class NewAccount(Body):
+    name: Annotated[Name, Field(description="Of the account; no two have the same.")]
+    email: Email
 
 
 class Target(Body):

@@ -8,6 +8,7 @@ from millrace_api.surfaces.native.routes import (
     deliveries,
     events,
     keys,
+    people,
     plans,
     receipts,
     replays,
@@ -36,6 +37,7 @@ def router() -> APIRouter:
         receipts.router,
         receipts.public,
         keys.router,
+        people.router,
         accounts.router,
         safe_fields.router,
     ):

@@ -11,6 +11,7 @@ from millrace_api.surfaces import answers
 from millrace_api.surfaces.answers import Many, One
 from millrace_api.surfaces.calls import ApiHere, Caller, ListingHere, StrictRoute, caller
 from millrace_api.surfaces.native import bodies
+from millrace_api.surfaces.once import OnceHere
 from millrace_web import scopes
 
 router = APIRouter(prefix="/v1/keys", tags=["API keys"], route_class=StrictRoute)
@@ -18,11 +19,12 @@ Manager = Annotated[Caller, caller(scopes.MANAGE_KEYS)]
 
 
 @router.post("", status_code=201, response_model=One[NewKeyView], responses=answers.WRITE)
-async def create_key(body: bodies.NewKey, api: ApiHere, me: Manager) -> Response:
+async def create_key(body: bodies.NewKey, api: ApiHere, me: Manager, once: OnceHere) -> Response:
     """Make a key. Its text (and secret, for keys that sign) is in this answer and never shown again."""
-    async with api.changes.begin() as change:
-        made = await keys.create(change, me.account, body.wanted(), granted=me.scopes, maker=api.keys)
-    return answers.one(made, status=201, at=answers.position_of(change))
+    async with once.changing(api) as doing:
+        made = await keys.create(doing.change, me.account, body.wanted(), by=me, maker=api.keys)
+        doing.answer = answers.one(made, status=201)
+    return doing.answered()
 
 
 @router.get("", response_model=Many[KeyView], responses=answers.READ)
@@ -38,6 +40,26 @@ async def list_keys(api: ApiHere, me: Manager, listing: ListingHere) -> Response
 async def get_key(id: str, api: ApiHere, me: Manager) -> Response:
     async with api.database.asking() as tx:
         return answers.one(await keys.get(tx, me.account, id))
+
+
+@router.patch("/{id}", response_model=One[KeyView], responses=answers.WRITE)
+async def rename_key(id: str, body: bodies.KeyPatch, api: ApiHere, me: Manager) -> Response:
+    async with api.changes.begin() as change:
+        made = await keys.rename(change, me.account, id, body.name)
+    return answers.one(made, at=answers.position_of(change))
+
+
+@router.post("/{id}/rotate", response_model=One[NewKeyView], responses=answers.WRITE)
+async def rotate_key(
+    id: str, api: ApiHere, me: Manager, once: OnceHere, body: bodies.KeyRotation | None = None
+) -> Response:
+    """A new text (and secret) for the key, shown this once; the one before is good for a grace period (24 h if not said
+    otherwise)."""
+    grace_s = (body or bodies.KeyRotation()).grace_s
+    async with once.changing(api) as doing:
+        made = await keys.rotate(doing.change, me.account, id, grace_s=grace_s, by=me, maker=api.keys)
+        doing.answer = answers.one(made)
+    return doing.answered()
 
 
 @router.delete("/{id}", response_model=One[KeyView], responses=answers.WRITE)
