@@ -226,3 +226,18 @@ def test_what_a_connector_raises_is_told_by_its_kind_alone() -> None:
     connector: Any = SimpleNamespace(subscribers=fail)
     asked = {"call": "subscribers", "arguments": {"connection": {}}}
     assert answered(connector, asked) == {"error": "RuntimeError"}
+
+
+def test_the_guides_class_is_a_connector(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "connectors.md").read_text()
+    own = tmp_path / "help_desk"
+    own.mkdir()
+    (own / "connector.py").write_text(guide.split("```python\n")[1].split("```")[0])
+    connector = loaded(own)
+    connection = SimpleNamespace(id="con_1", config={"url": "https://x"}, secrets={"token": "t"}, now=NOW_S)
+    request = SimpleNamespace(method="POST", headers={"x-token": "t"}, query="", body=b"7")
+    made = handled(connector.handle_webhook(connection, request), now_ms=NOW_MS)
+    assert isinstance(made, Handled)
+    assert declared("subscribers", connector.subscribers(connection))
+    request.headers = {}
+    assert handled(connector.handle_webhook(connection, request), now_ms=NOW_MS) == Refusal(401, "wrong token")

@@ -45,7 +45,6 @@ WIRE_NAMES: Final[Mapping[Call, str]] = MappingProxyType(
 REMOTE: Final = "remote"
 """The connector that is served elsewhere."""
 
-MIRROR_PRIORITY: Final = 300
 is_connector_name = re.compile(r"[a-z][a-z0-9_]{0,63}").fullmatch
 
 
@@ -124,6 +123,8 @@ def _event(index: int, event: Any, now_ms: int) -> Posted:
         properties = checked_properties(orjson.dumps(event.get("payload", {})))
     except (orjson.JSONEncodeError, RecursionError) as error:
         raise Reject(f"{where}.payload is no JSON: {error}") from None
+    if len(properties) > limits.BODY_BYTES_MAX:
+        raise Reject(f"{where}.payload is over {limits.BODY_BYTES_MAX} bytes")
     return Posted(
         identifier_of(event_names.OPS_PROVIDER, event["event"]),
         properties,

@@ -175,6 +175,13 @@ RECEIPT_CONTRADICTIONS = _gauge(
     "millrace_receipt_contradictions", "Accounts and days of which the log has two roots, counted up to 20; must be 0."
 )
 POSTGRES_CONNECTIONS = _gauge("millrace_postgres_pool_connections", "Connections of the pool.", "state")
+CONNECTOR_CALLS = _counter(
+    "millrace_connector_calls_total",
+    "Calls of connectors, by what came of them: answered, failed, timed_out, busy.",
+    "connector",
+    "call",
+    "outcome",
+)
 RATE_UNCOUNTED = _counter(
     "millrace_rate_limit_uncounted_total",
     "Requests that passed uncounted because the store of rate limits did not answer.",

@@ -1,5 +1,7 @@
 """What the API is told from outside."""
 
+from pathlib import Path
+
 from pydantic import SecretStr
 
 from millrace_runtime.settings import (
@@ -23,6 +25,7 @@ class ApiSettings(
     RetentionSettings,
 ):
     """Beside the parts: where requests are counted together with the other replicas (`redis://…`); without it each
-    counts by itself."""
+    counts by itself. And where the operator's own connectors are, a folder each."""
 
     limits: SecretStr = SecretStr("")
+    connectors_dir: Path | None = None

@@ -10,11 +10,14 @@ from millrace_api.application.arrivals import TOPICS, Arrivals, Offsets
 from millrace_api.application.backtests import Backtests
 from millrace_api.application.calling import Outside
 from millrace_api.application.changes import Changes
+from millrace_api.application.connecting import Connecting
 from millrace_api.application.database import Database
 from millrace_api.application.keys import KeyMaker
 from millrace_api.application.nonces import SpentNonces
 from millrace_api.application.telling import Telling
 from millrace_api.backlog_watch import BacklogWatch
+from millrace_api.connectors.processes import Connectors
+from millrace_api.connectors.remote import RemoteConnectors
 from millrace_api.judging import EndpointJudge
 from millrace_api.key_uses import KeyUses
 from millrace_api.publishing import RelayWriter
@@ -34,7 +37,7 @@ from millrace_kafka.reader import Reader
 from millrace_runtime import metric_defs
 from millrace_runtime.egress import Egress
 from millrace_runtime.http_server import HttpServer
-from millrace_runtime.metrics import HttpMetrics
+from millrace_runtime.metrics import HttpMetrics, Metrics
 from millrace_runtime.service import Context, Worker
 from millrace_store import queries
 from millrace_store.pool import open_pool
@@ -71,6 +74,7 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
     allow = networks(settings.egress_allow)
     door = Egress(allow=allow)
     context.stack.push_async_callback(door.close)
+    connectors = Connectors(settings.connectors_dir)
     api = Api(
         database=database,
         changes=Changes(database, view, context.clock),
@@ -82,6 +86,11 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         clock=context.clock,
         retention_days_max=settings.retention_days_max,
         outside=Outside(door, context.clock),
+        connecting=Connecting(
+            connectors,
+            RemoteConnectors(door, context.clock, allow=allow),
+            ConnectorCalls(context.metrics),
+        ),
         egress=allow,
     )
     replaying = Replaying(
@@ -142,6 +151,7 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         judge=judge.run,
         telling=api.telling.run,
         key_uses=uses.run,
+        connectors=connectors.run,
     )
 
 
@@ -170,6 +180,16 @@ def served_first(serve: Worker, **behind: Worker) -> Mapping[str, Worker]:
         return lambda _: worker(drained)
 
     return {"http": http} | {name: later(worker) for name, worker in behind.items()}
+
+
+class ConnectorCalls:
+    """Calls of connectors, as a metric."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._calls = metrics.counter(metric_defs.CONNECTOR_CALLS)
+
+    def called(self, connector: str, call: str, outcome: str) -> None:
+        self._calls.labels(connector, call, outcome).inc()
 
 
 class EndsReader:

@@ -8,6 +8,7 @@ from millrace_api.application.arrivals import Arrivals
 from millrace_api.application.backtests import Backtests
 from millrace_api.application.calling import Outside
 from millrace_api.application.changes import Changes
+from millrace_api.application.connecting import Connecting
 from millrace_api.application.database import Database
 from millrace_api.application.keys import KeyMaker
 from millrace_api.application.problems import NoSuchId, NotFound
@@ -34,6 +35,7 @@ class Api:
     clock: Clock
     retention_days_max: int
     outside: Outside
+    connecting: Connecting
     egress: Sequence[Network] = ()
 
     async def found(self, read: Callable[[Connection], Awaitable[T]]) -> T:

@@ -69,10 +69,12 @@ class ConnectorProcess:
             self._waiting += Counter()  # forget who waits no more
 
     async def look(self) -> None:
-        """Begin it, to learn what it says of itself. Its failure is kept in `known`."""
-        with contextlib.suppress(NotAnswered):
-            async with self._turn:
+        """Begin it, to learn what it says of itself, and end it: it costs memory until it is called. Its failure is
+        kept in `known`."""
+        async with self._turn:
+            with contextlib.suppress(NotAnswered):
                 await self._began()
+            await self.stop()
 
     async def stop(self) -> None:
         """End its process. Safe to repeat."""

@@ -4,7 +4,9 @@ from fastapi import APIRouter
 
 from millrace_api.surfaces.ops.routes import (
     actions,
+    connectors,
     customers,
+    inbound,
     tickets,
     webhook_tests,
 )
@@ -14,6 +16,8 @@ PARTS: tuple[APIRouter, ...] = (
     customers.router,
     tickets.router,
     webhook_tests.router,
+    connectors.router,
+    inbound.router,
 )
 """A router for each resource."""
 
