@@ -10,7 +10,7 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Final
 
-from millrace_core import payloads
+from millrace_core import limits, payloads
 from millrace_projector import tables
 from millrace_projector.tables import Row, Table
 
@@ -379,8 +379,10 @@ class Rows:
             fresh = [row.row() for row in merged.values() if row.is_fresh]
             other = [row.row() for row in merged.values() if not row.is_fresh]
             found.append((table, _sorted(table, fresh), _sorted(table, other)))
-        # One row for each event that tells of a thing: Postgres puts together what they say.
-        found.append((tables.ENTITIES, [], _sorted(tables.ENTITIES, self.entities)))
+        # One row for each event that tells of a thing: Postgres puts together what they say, some at a time, since one
+        # statement has only so long.
+        said, some = _sorted(tables.ENTITIES, self.entities), limits.ENTITIES_MERGED_AT_ONCE
+        found += [(tables.ENTITIES, [], said[first : first + some]) for first in range(0, len(said), some)]
         # Last: projectors share these rows, and each waits for the other's commit.
         book = [(*place, bytes(bits)) for place, bits in self.account_book.items()]
         found.append((tables.ACCOUNT_BOOK, [], _sorted(tables.ACCOUNT_BOOK, book)))

@@ -186,38 +186,41 @@ SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::timestamptz[])
 ON CONFLICT ("offset") DO NOTHING;
 
 -- Each row is what one event says of a thing; an event that is there from another place is a repeat of its uniqueKey and
--- says nothing. Of two that name a member the later stands, and nothing from before an erasure: the order in which they
--- are read does not matter. Rows are locked in the order of their keys, since projectors share them.
+-- says nothing (asked for one by one: a join might read a day of events). Of two that name a member the later stands, and
+-- nothing from before an erasure: the order in which they are read does not matter. Rows are locked in the order of
+-- their keys, since projectors share them.
 -- name: merge_entities
-WITH said AS (
+WITH said AS MATERIALIZED (
     SELECT n.*
     FROM unnest(
         $1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[], $6::bigint[], $7::text[], $8::jsonb[],
         $9::uuid[], $10::integer[], $11::bigint[])
         AS n (account, kind, id, at, created_ms, updated_ms, erased, members, event, partition, "offset")
-    WHERE NOT EXISTS (
-        SELECT FROM read.events AS e
-        WHERE e.id = n.event AND (e.partition, e."offset") <> (n.partition, n."offset"))
-), members AS (
-    SELECT DISTINCT ON (s.account, s.kind, s.id, m.key) s.account, s.kind, s.id, m.key, m.value
-    FROM said AS s, jsonb_each(s.members) AS m
-    ORDER BY s.account, s.kind, s.id, m.key, (m.value ->> 0) COLLATE "C" DESC
-), things AS (
+    WHERE COALESCE(
+        (SELECT (e.partition, e."offset") = (n.partition, n."offset") FROM read.events AS e WHERE e.id = n.event), true)
+), things AS MATERIALIZED (
     SELECT DISTINCT ON (account, kind, id) account, kind, id, min(at) OVER one AS at,
         min(created_ms) OVER one AS created_ms, updated_ms, max(erased COLLATE "C") OVER one AS erased,
         event, partition, "offset"
     FROM said
     WINDOW one AS (PARTITION BY account, kind, id)
     ORDER BY account, kind, id, updated_ms DESC, partition DESC, "offset" DESC
+), members AS MATERIALIZED (
+    SELECT account, kind, id, jsonb_object_agg(key, value) AS members
+    FROM (
+        SELECT DISTINCT ON (s.account, s.kind, s.id, m.key) s.account, s.kind, s.id, m.key, m.value
+        FROM said AS s, jsonb_each(s.members) AS m
+        ORDER BY s.account, s.kind, s.id, m.key, (m.value ->> 0) COLLATE "C" DESC
+    ) AS last
+    JOIN (SELECT account, kind, id, COALESCE(erased, '') AS erased FROM things) AS t USING (account, kind, id)
+    WHERE (value ->> 0) COLLATE "C" > t.erased
+    GROUP BY account, kind, id
 )
 INSERT INTO read.entities AS t
-SELECT h.account, h.kind, h.id, h.at, h.created_ms, h.updated_ms, h.erased,
-    COALESCE((
-        SELECT jsonb_object_agg(m.key, m.value) FROM members AS m
-        WHERE (m.account, m.kind, m.id) = (h.account, h.kind, h.id)
-            AND (m.value ->> 0) COLLATE "C" > COALESCE(h.erased, '')), '{}'),
-    h.event, h.partition, h."offset"
+SELECT h.account, h.kind, h.id, h.at, h.created_ms, h.updated_ms, h.erased, COALESCE(m.members, '{}'), h.event,
+    h.partition, h."offset"
 FROM things AS h
+LEFT JOIN members AS m USING (account, kind, id)
 ORDER BY h.account, h.kind, h.id
 ON CONFLICT (account, kind, id) DO UPDATE SET
     at = LEAST(t.at, EXCLUDED.at),
