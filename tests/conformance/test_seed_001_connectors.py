@@ -217,6 +217,36 @@ async def test_mirror_connectors_hear_events_at_their_priority(api: ApiWorld) ->
         assert (await api.ask("GET", f"/v1/webhooks/{hook}")).status == 404
 
 
+CONTRACT = {
+    "id": "desk.reopen",
+    "description": "Open a ticket again",
+    "surface": "admin",
+    "roles": ["owner"],
+    "parameters": {"type": "object", "properties": {"ticket": {"type": "string"}}, "required": ["ticket"]},
+    "endpoint": "https://desk.example/reopen",
+}
+
+
+async def test_actions_that_a_connector_declares_are_registered_by_who_may(api: ApiWorld) -> None:
+    config: dict[str, Any] = {"actions": [CONTRACT], "unsigned": True}
+    made = await connect(api, connector="http_json", config=config)
+    path = f"/v1/connectors/{made['id']}"
+    assert (await api.ask("GET", "/v1/actions/desk.reopen")).status == 404, "a declaration alone allows nothing"
+    (registered,) = (await api.ask("POST", f"{path}/actions")).json["data"]
+    assert (registered["contract"]["id"], bool(registered["secret"])) == ("desk.reopen", True)
+    assert (await api.ask("POST", f"{path}/actions")).json["data"] == []
+    changed = {**config, "actions": [{**CONTRACT, "title": "Reopen"}]}
+    await api.ask("PATCH", path, {"config": changed})
+    (again,) = (await api.ask("POST", f"{path}/actions")).json["data"]
+    assert (again["version"], again["secret"]) == (2, None)
+    await api.ask("PATCH", path, {"config": {**config, "actions": [{"id": "x\0"}]}})
+    answer = await api.ask("POST", f"{path}/actions")
+    assert (answer.status, answer.error["code"]) == (400, "validation_failed")
+    key = (await api.ask("POST", "/v1/keys", {"name": "n", "scopes": ["manage:connectors"]})).data["key"]
+    assert (await api.ask("POST", f"{path}/actions", key=key)).status == 403
+    assert (await api.ask_b("POST", f"{path}/actions")).status == 404
+
+
 # ── GET /v1/connectors ──────────────────────────────────────────────────────────────────────────────────────────────
 async def test_connectors_are_listed_with_health_and_counts(api: ApiWorld) -> None:
     made = [await connect(api, connector="stripe", secrets={"webhook_secret": "s" * 20}) for _ in range(3)]

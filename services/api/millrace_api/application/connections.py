@@ -15,12 +15,15 @@ from uuid import UUID
 
 import orjson
 
-from millrace_api.application import subscriptions, webhooks
+from millrace_api.application import actions, subscriptions, webhooks
+from millrace_api.application.actions import NewActionView
 from millrace_api.application.changes import Change
 from millrace_api.application.connecting import SIGNING_SECRET, Connecting, Connection
+from millrace_api.application.keys import KeyMaker
 from millrace_api.application.notation import stored, written
 from millrace_api.application.problems import Conflict, Invalid, NotFound, at
 from millrace_api.application.subscriptions import Target
+from millrace_core import actions as contracts
 from millrace_core import connectors, event_names, ids, limits
 from millrace_core.connectors import REMOTE, Handled, Inbound, Refusal
 from millrace_core.credentials import new_ops_secret
@@ -194,6 +197,31 @@ async def listed(tx: Tx, here: Here, account: str, *, below: UUID | None, count:
     """Newest first."""
     rows = await tx.fetch(_SQL["list_connections"], account, below, count)
     return [ConnectionView(**_fields(here, row, account)) for row in rows]
+
+
+async def register_actions(
+    change: Change, account: str, id: str, *, registered_by: str, maker: KeyMaker, egress: Sequence[Network]
+) -> list[NewActionView]:
+    """Register what the connector declared last, where it is not registered just so. A declaration alone allows
+    nothing: whoever may manage actions does this."""
+    row = await _row(change.tx, account, id, "lock_connection")
+    made = []
+    for index, document in enumerate(orjson.loads(row["declared"]).get("register_actions", [])):
+        with at(f"register_actions.{index}"):
+            name, digest = contracts.parse(document).id, contracts.digest(contracts.canonical(document))
+        if not await _is_registered(change.tx, account, name, digest):
+            registered = await actions.register(
+                change, account, document, registered_by=registered_by, maker=maker, egress=egress
+            )
+            made.append(registered)
+    return made
+
+
+async def _is_registered(tx: Tx, account: str, name: str, digest: str) -> bool:
+    try:
+        return (await actions.get(tx, account, name)).digest == digest
+    except NotFound:
+        return False
 
 
 # ── webhooks that come in ───────────────────────────────────────────────────────────────────────────────────────────

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from millrace_api.application import connections
+from millrace_api.application.actions import NewActionView
 from millrace_api.application.api import Api
 from millrace_api.application.connecting import Known
 from millrace_api.application.connections import ConnectionView, Here, NewConnectionView, Wanted
@@ -23,6 +24,7 @@ from millrace_web.paging import Page
 router = APIRouter(prefix="/v1/connectors", tags=["Connectors"], route_class=StrictRoute)
 Reader = Annotated[Caller, caller(scopes.READ_CONNECTORS)]
 Manager = Annotated[Caller, caller(scopes.MANAGE_CONNECTORS)]
+Registrar = Annotated[Caller, caller(scopes.MANAGE_ACTIONS)]
 
 Name = Annotated[str, Field(min_length=1, max_length=128, pattern="^[^\\u0000]*$")]
 Url = Annotated[str, Field(max_length=limits.URL_CHARS_MAX, description="Of a remote connector: where it serves.")]
@@ -115,6 +117,18 @@ async def refresh_connection(id: str, api: ApiHere, me: Manager, once: OnceHere)
     async with once.changing(api) as doing:
         made = await connections.update(doing.change, here(api), me.account, prepared)
         doing.answer = answers.one(made)
+    return doing.answered()
+
+
+@router.post("/{id}/actions", response_model=Many[NewActionView], responses=answers.WRITE)
+async def register_declared_actions(id: str, api: ApiHere, me: Registrar, once: OnceHere) -> Response:
+    """Register the action contracts that the connector declared last: new ones, and new versions of those that it
+    declares otherwise than they are registered. Only those are in the answer, new ones with their `secret`."""
+    async with once.changing(api) as doing:
+        made = await connections.register_actions(
+            doing.change, me.account, id, registered_by=me.id, maker=api.keys, egress=api.egress
+        )
+        doing.answer = answers.many(Page(made, None))
     return doing.answered()
 
 
