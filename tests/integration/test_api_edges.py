@@ -1,16 +1,11 @@
 """What every route has in common: errors in the envelope, other accounts' keys, documentation from own files."""
 
 import re
-from typing import Any
 
 import pytest
 
 from tests.support.api_world import ApiWorld
 from tests.support.waiting import eventually
-from tests.unit.test_api_openapi import described_routes
-
-ROUTES_WITH_ID = [(method, path) for method, path in described_routes() if "{id}" in path]
-BODIES: dict[str, Any] = {"PATCH": {}}
 
 
 @pytest.mark.parametrize(
@@ -49,35 +44,6 @@ async def test_the_request_id_of_the_caller_comes_back(api: ApiWorld) -> None:
     answer = await api.ask("GET", "/v1/jobs", headers={"x-request-id": "mine-1"})
     assert answer.headers["X-Request-Id"] == "mine-1"
     assert (await api.ask("GET", "/v1/nothing", headers={"x-request-id": "mine-2"})).error["request_id"] == "mine-2"
-
-
-@pytest.mark.parametrize(("method", "path"), ROUTES_WITH_ID, ids=lambda part: part)
-async def test_another_accounts_thing_is_404(api: ApiWorld, method: str, path: str) -> None:
-    mine = await one_of(api, path)
-    theirs = await api.ask_b(method, path.replace("{id}", mine), BODIES.get(method))
-    assert (theirs.status, theirs.error["code"]) == (404, "NOT_FOUND"), theirs.body
-    if method == "GET":
-        assert (await api.ask("GET", path.replace("{id}", mine))).status == 200
-
-
-async def one_of(api: ApiWorld, path: str) -> str:
-    """The id of a thing of account A that this route is about."""
-    kind = path.split("/")[2]
-    step = {"type": "transform", "config": {"value": 1}}
-    match kind:
-        case "jobs":
-            return str((await api.ask("POST", "/v1/jobs", {"name": "x", "step": step})).data["id"])
-        case "chains":
-            return str((await api.ask("POST", "/v1/chains", {"name": "x", "steps": [step]})).data["id"])
-        case "webhooks":
-            return str((await api.ask("POST", "/v1/webhooks", {"url": "https://example.test/"})).data["id"])
-        case "keys":
-            return str((await api.ask("POST", "/v1/keys", {"name": "x", "scopes": ["read:runs"]})).data["id"])
-        case "subscriptions":
-            target = {"type": "job", "id": await one_of(api, "/v1/jobs/{id}")}
-            return str((await api.ask("POST", "/v1/subscriptions", {"pattern": "e:a/b", "target": target})).data["id"])
-        case _:
-            return await api.projected(kind)
 
 
 async def test_the_documentation_needs_nothing_from_elsewhere(api: ApiWorld) -> None:

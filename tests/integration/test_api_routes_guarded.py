@@ -15,6 +15,7 @@ from millrace_web.scopes import ALL, SCOPES, allows
 from tests.support.api_world import Answer, ApiWorld
 from tests.support.routes import Guarded, guarded_routes
 from tests.support.signing import signed_headers
+from tests.support.things import BODIES, MAKERS, NOT_OF_AN_ACCOUNT, NOT_SHOWN, kinds_of, made
 from tests.support.waiting import eventually
 
 ROUTES = guarded_routes()
@@ -33,6 +34,7 @@ ANY_KEY = {"GET /v1/accounts/me"}
 """What every key may ask, whatever its scopes."""
 GUARDED = [route for route in ROUTES if route.needs_key]
 SCOPED = [route for route in GUARDED if route.scopes]
+OWNED = [route for route in GUARDED if set(kinds_of(route.path)) - NOT_OF_AN_ACCOUNT]
 
 
 def ids_of(routes: list[Guarded]) -> list[str]:
@@ -49,13 +51,13 @@ async def ask(api: ApiWorld, route: Guarded, headers: Mapping[str, str]) -> Answ
     return await api.ask(route.method, route.filled("0" * 32), headers=headers)
 
 
-def is_refusal(answer: Answer, route: Guarded, status: int, code: str) -> bool:
+def is_refusal(answer: Answer, route: Guarded, status: int) -> bool:
     """Whether it is this error, as the document of the route's path writes errors."""
     envelope: Envelope = envelope_of({"path": route.path, "headers": []})
     wanted = envelope.error(ApiError(status, ""), "")
     written = (wanted.get("error") or wanted)["code"]
     told = answer.json.get("error") or answer.json
-    return answer.status == status and told["code"] == written and set(answer.json) == set(wanted) and bool(code)
+    return answer.status == status and told["code"] == written and set(answer.json) == set(wanted)
 
 
 @pytest.fixture(scope="module")
@@ -94,15 +96,30 @@ async def test_without_a_valid_key_it_is_401(api: ApiWorld, route: Guarded, give
     assert "WWW-Authenticate" in answer.headers
     assert "X-RateLimit-Limit" in answer.headers
     if given != "unsigned":
-        assert is_refusal(answer, route, 401, "UNAUTHORIZED"), answer.body
+        assert is_refusal(answer, route, 401), answer.body
 
 
 @pytest.mark.parametrize("route", SCOPED, ids=ids_of(SCOPED))
 async def test_without_the_scope_it_is_403(api: ApiWorld, route: Guarded, keys: Mapping[str, str]) -> None:
     for scope in route.scopes:
         answer = await ask(api, route, {"authorization": f"Bearer {keys[scope]}"})
-        assert is_refusal(answer, route, 403, "FORBIDDEN"), answer.body
+        assert is_refusal(answer, route, 403), answer.body
         assert f"{scope!r}" in (answer.json.get("error") or answer.json)["message"]
+
+
+def test_of_every_kind_of_thing_one_can_be_made_here() -> None:
+    kinds = {kind for route in ROUTES for kind in kinds_of(route.path)}
+    assert kinds - NOT_OF_AN_ACCOUNT == set(MAKERS), "see tests/support/things.py"
+
+
+@pytest.mark.parametrize("route", OWNED, ids=ids_of(OWNED))
+async def test_another_accounts_thing_is_404(api: ApiWorld, route: Guarded) -> None:
+    path = await made(api, route.path)
+    body = BODIES.get(str(route), {} if route.method in {"POST", "PUT", "PATCH"} else None)
+    theirs = await api.ask_b(route.method, path, body)
+    assert is_refusal(theirs, route, 404), theirs.body
+    if route.method == "GET" and str(route) not in NOT_SHOWN:
+        assert (await api.ask("GET", path)).status == 200, "its owner sees it"
 
 
 async def test_a_key_that_signs_passes_everywhere_and_is_never_a_bearer(api: ApiWorld) -> None:
