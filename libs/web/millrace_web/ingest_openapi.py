@@ -215,7 +215,7 @@ PATHS: Json = {
             "summary": "Publish an event",
             "description": "202 means that the event is on the log, acknowledged by every in-sync replica. Also takes "
             "CloudEvents 1.0: structured, batch (answered like a batch), and binary (`ce-*` headers).",
-            "security": [{"ApiKey": []}],
+            "security": [{"ApiKey": []}, {"Signature": []}],
             "parameters": _PARAMETERS,
             "requestBody": {
                 "required": True,
@@ -260,7 +260,7 @@ PATHS: Json = {
             "operationId": "publishEvents",
             "summary": "Publish many events",
             "description": f"Up to {limits.BATCH_ITEMS_MAX} events, each accepted or refused on its own.",
-            "security": [{"ApiKey": []}],
+            "security": [{"ApiKey": []}, {"Signature": []}],
             "parameters": _PARAMETERS,
             "requestBody": {
                 "required": True,

@@ -16,7 +16,7 @@ from typing import Protocol
 import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from millrace_core import event, limits
+from millrace_core import event, limits, request_signing
 from millrace_core.clock import Clock
 from millrace_core.errors import Reject, Retry
 from millrace_core.event import Posted
@@ -29,12 +29,15 @@ from millrace_web import positions
 from millrace_web.api_keys import ApiKey
 from millrace_web.envelopes import INGEST, OPS, Envelope
 from millrace_web.errors import ApiError, invalid, unavailable
+from millrace_web.rate_limits import Verdict
 from millrace_web.rate_plans import FIRE
 from millrace_web.request_ids import choose_request_id
+from millrace_web.signed_requests import SignedCall
 
 PUBLISH = "/ingest/event/publish"
 PUBLISH_BATCH = "/ingest/event/publish/batch"
 CLIENT_GONE_STATUS = 499
+SIGNED = request_signing.KEY.lower().encode()
 # A batch is made into records piece by piece, so that single posts need not wait for the whole of it.
 BATCH_PIECE = 100
 
@@ -69,6 +72,8 @@ class Call:
     request_id: str
     answer_headers: list[Header] = field(default_factory=list)
     """Go out with whatever the answer will be."""
+    signed: SignedCall | None = None
+    """How the caller signed it, if he did: to be proven with the body."""
 
     @property
     def media_type(self) -> bytes:
@@ -87,10 +92,11 @@ class Call:
         return given.decode() if given is not None and _TRACEPARENT.fullmatch(given) else None
 
     @property
-    def idempotency_key(self) -> str | None:
+    def once(self) -> str | None:
+        """What makes two requests of a key the same: its Idempotency-Key, else the nonce of one that is signed."""
         given = self.headers.get(b"idempotency-key")
         if not given:
-            return None
+            return None if self.signed is None else f"nonce:{self.signed.nonce}"
         if len(given) > limits.UNIQUE_KEY_CHARS_MAX:
             raise invalid(f"Idempotency-Key has {len(given)} characters: use 1 to {limits.UNIQUE_KEY_CHARS_MAX}.")
         return given.decode("latin-1")
@@ -162,19 +168,31 @@ class Ingest:
     def _observed(self, scope: Scope, status: int, began: float) -> None:
         self._observer.answered(scope["path"], scope["method"], status, time.perf_counter() - began)
 
-    def _enter(self, call: Call) -> ApiKey:
+    def _enter(self, call: Call, rate: "Rate") -> ApiKey:
+        """Whose request it is. What is signed is proven and counted by `_prove`, before anything becomes of it."""
+        if SIGNED in call.headers:
+            call.signed = self._door.signed(call.scope)
+        if call.signed is not None:
+            return call.signed.key
         key = self._door.caller(call.scope["headers"])
-        verdict = self._door.rate(key)
+        self._count(call, key, rate)
+        return key
+
+    def _prove(self, call: Call, body: bytes, rate: "Rate") -> None:
+        if call.signed is not None:
+            self._count(call, self._door.admitted(call.signed.proven(body)), rate)
+
+    def _count(self, call: Call, key: ApiKey, rate: "Rate") -> None:
+        verdict = rate(key)
         call.answer_headers += verdict.headers()
         if verdict.retry_after_s is not None:
             self._observer.rate_limited(key.account)
             raise rate_limited(verdict)
-        return key
 
     # ── one event ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _publish(self, call: Call) -> Answer:
-        key = self._enter(call)
+        key = self._enter(call, self._door.rate)
         media_type = call.media_type
         if media_type == _BATCH:
             return await self._batch(call, key, cloudevents.from_structured, batches.split_array)
@@ -183,13 +201,13 @@ class Ingest:
         body = b""
         try:
             body = await self._read(call, limits.BODY_BYTES_MAX)
-            now_ms = self._clock.now_ms()
-            idempotency_key = call.idempotency_key
+            self._prove(call, body, self._door.rate)
+            now_ms, once = self._clock.now_ms(), call.once
             made, output = handlers.accept(
                 parse(body, now_ms),
                 account=key.account,
                 now_ms=now_ms,
-                unique_key=handlers.stand_in_unique_key(idempotency_key, key_id=key.id) if idempotency_key else None,
+                unique_key=handlers.stand_in_unique_key(once, key_id=key.id) if once else None,
                 traceparent=call.traceparent,
             )
             acked = await self._submit(self._placed(key, made.identifier, made.id, output))
@@ -228,23 +246,16 @@ class Ingest:
         return await acked
 
     async def _fire(self, call: Call) -> Answer:
-        """`{event, payload}` by a Bearer or a signed caller. What is signed is proven with its body before anything
-        becomes of it; its nonce stands in for an Idempotency-Key, so that a request sent again counts once."""
-        signed = self._door.signed(call.scope)
-        key = self._door.caller(call.scope["headers"]) if signed is None else self._door.admitted(signed.key)
-        if signed is None:
-            self._count_fire(call, key)
+        """`{event, payload}`."""
+        key = self._enter(call, self._door.fire_rate)
         if call.media_type not in _JSON_TYPES and not call.media_type.endswith(b"+json"):
             raise ApiError(415, f"Content-Type {_shown(call.media_type)} is not taken here: send application/json.")
         self._door.let_in(1)
         body = b""
         try:
             body = await self._read(call, limits.BODY_BYTES_MAX)
-            if signed is not None:
-                self._count_fire(call, signed.proven(body))
-            now_ms, once = self._clock.now_ms(), call.idempotency_key
-            if once is None and signed is not None:
-                once = f"nonce:{signed.nonce}"
+            self._prove(call, body, self._door.fire_rate)
+            now_ms, once = self._clock.now_ms(), call.once
             made, output = handlers.accept(
                 event.parse_fired(body),
                 account=key.account,
@@ -265,17 +276,10 @@ class Ingest:
         answer = b'{"id":"%b","event":"%b","received_at":"%b"}' % (made.id.encode(), name, self._received_at(now_ms))
         return 202, answer, call.answer_headers
 
-    def _count_fire(self, call: Call, key: ApiKey) -> None:
-        verdict = self._door.fire_rate(key)
-        call.answer_headers += verdict.headers()
-        if verdict.retry_after_s is not None:
-            self._observer.rate_limited(key.account)
-            raise rate_limited(verdict)
-
     # ── many events ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _publish_batch(self, call: Call) -> Answer:
-        key = self._enter(call)
+        key = self._enter(call, self._door.rate)
         media_type = call.media_type
         if media_type == _BATCH:
             return await self._batch(call, key, cloudevents.from_structured, batches.split_array)
@@ -294,6 +298,7 @@ class Ingest:
         inside, body = 1, b""
         try:
             body = await self._read(call, limits.BATCH_BODY_BYTES_MAX)
+            self._prove(call, body, self._door.rate)
             try:
                 items = split(body)
             except batches.TooMany as error:
@@ -318,15 +323,13 @@ class Ingest:
     async def _decide(
         self, call: Call, key: ApiKey, items: list[bytes], parse: "Parse"
     ) -> tuple[list[dict[str, object]], list[Output]]:
-        now_ms, traceparent, idempotency_key = self._clock.now_ms(), call.traceparent, call.idempotency_key
+        now_ms, traceparent, once = self._clock.now_ms(), call.traceparent, call.once
         results: list[dict[str, object]] = []
         outputs: list[Output] = []
         for index, item in enumerate(items):
             if index % BATCH_PIECE == BATCH_PIECE - 1:
                 await asyncio.sleep(0)
-            unique_key = (
-                handlers.stand_in_unique_key(idempotency_key, key_id=key.id, index=index) if idempotency_key else None
-            )
+            unique_key = handlers.stand_in_unique_key(once, key_id=key.id, index=index) if once else None
             try:
                 if len(item) > limits.BODY_BYTES_MAX:
                     raise Reject(f"the item is over {limits.BODY_BYTES_MAX} bytes: make it smaller")
@@ -360,6 +363,12 @@ class Ingest:
 
 
 _ENVELOPES: Mapping[str, Envelope] = {FIRE: OPS}
+
+
+class Rate(Protocol):
+    """Counts a request of this key."""
+
+    def __call__(self, key: ApiKey, /) -> Verdict: ...
 
 
 class Parse(Protocol):
