@@ -90,11 +90,16 @@ def check_hosts(hosts: Sequence[str]) -> None:
             raise Reject(f"{host[:200]!r} is not a host: write it as api.example.com, in lower case, without a port")
 
 
+def check_host(hosts: Sequence[str], target: Target) -> None:
+    """Raises Reject when a credential for these hosts (none = any) may not go there."""
+    if hosts and target.host not in hosts:
+        raise Reject(f"the credential may not be sent to {target.host}: it is for {', '.join(hosts)}")
+
+
 def applied(credential: Credential, target: Target, headers: Mapping[str, str]) -> tuple[Target, dict[str, str]]:
     """The request with the credential in it; header names in lower case. Raises Reject when it may not go there, or
     when its place is taken."""
-    if credential.hosts and target.host not in credential.hosts:
-        raise Reject(f"the credential may not be sent to {target.host}: it is for {', '.join(credential.hosts)}")
+    check_host(credential.hosts, target)
     placement, written = credential.placement, credential.placement.prefix + credential.written
     if placement.where == "query":
         joint = "&" if "?" in target.path else "?"

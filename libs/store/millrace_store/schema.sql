@@ -274,6 +274,23 @@ CREATE TABLE control.idempotency_keys (
 
 COMMENT ON COLUMN control.idempotency_keys.request IS 'a digest: the same key with another request is a conflict';
 
+CREATE TABLE control.integrations (
+    account text NOT NULL,
+    id uuid NOT NULL,
+    provider text NOT NULL,
+    name text NOT NULL,
+    base_url text NOT NULL,
+    credential uuid NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    deleted_at timestamp with time zone,
+    tested_at timestamp with time zone,
+    test_status text,
+    test_http_status integer,
+    test_duration_ms double precision,
+    test_message text,
+    CONSTRAINT integrations_test_status_check CHECK ((test_status = ANY (ARRAY['succeeded'::text, 'failed'::text])))
+);
+
 CREATE TABLE control.people (
     account text NOT NULL,
     id uuid NOT NULL,
@@ -926,6 +943,9 @@ ALTER TABLE ONLY control.forms
 ALTER TABLE ONLY control.idempotency_keys
     ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (account, api_key, key);
 
+ALTER TABLE ONLY control.integrations
+    ADD CONSTRAINT integrations_pkey PRIMARY KEY (account, id);
+
 ALTER TABLE ONLY control.people
     ADD CONSTRAINT people_pkey PRIMARY KEY (account, id);
 
@@ -1051,6 +1071,10 @@ CREATE INDEX disablings_disabled_at_idx ON control.disablings USING btree (disab
 CREATE INDEX forms_account_id_idx ON control.forms USING btree (account, id DESC) WHERE (deleted_at IS NULL);
 
 CREATE INDEX idempotency_keys_account_asked_at_idx ON control.idempotency_keys USING btree (account, asked_at);
+
+CREATE INDEX integrations_account_credential_idx ON control.integrations USING btree (account, credential) WHERE (deleted_at IS NULL);
+
+CREATE INDEX integrations_account_id_idx ON control.integrations USING btree (account, id DESC) WHERE (deleted_at IS NULL);
 
 CREATE INDEX people_account_id_idx ON control.people USING btree (account, id DESC) WHERE (removed_at IS NULL);
 
@@ -1225,6 +1249,9 @@ ALTER TABLE ONLY control.disablings
 
 ALTER TABLE ONLY control.forms
     ADD CONSTRAINT forms_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
+
+ALTER TABLE ONLY control.integrations
+    ADD CONSTRAINT integrations_account_credential_fkey FOREIGN KEY (account, credential) REFERENCES control.credentials(account, id);
 
 ALTER TABLE ONLY control.people
     ADD CONSTRAINT people_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);

@@ -138,9 +138,9 @@ async def update(change: Change, account: str, id: str, named: dict[str, Any], *
 
 
 async def delete(change: Change, account: str, id: str) -> None:
-    """Raises Conflict, naming some, while jobs or chains name it. Steps under way that still need it fail."""
+    """Raises Conflict, naming some, while jobs, chains or integrations use it. Steps under way that need it fail."""
     row = await _row(change.tx, account, id, "lock_credential")
-    users = await _users(change.tx, account, {id, row["name"]})
+    users = await _users(change.tx, account, row)
     if users:
         more = f" and {len(users) - USERS_NAMED_MAX} more" if len(users) > USERS_NAMED_MAX else ""
         raise Conflict(f"This credential is used by {', '.join(users[:USERS_NAMED_MAX])}{more}: change them first.")
@@ -184,12 +184,15 @@ def opened(row: Row, *, ring: KeyRing) -> Credential:
     return Credential(row["type"], _placement(row), tuple(row["hosts"]), value)
 
 
-async def _users(tx: Connection, account: str, names: set[str]) -> list[str]:
-    return [
+async def _users(tx: Connection, account: str, credential: Row) -> list[str]:
+    names = {credential["name"], ids.prefixed(ids.CREDENTIAL, credential["id"])}
+    plans = [
         ids.prefixed(PLAN_PREFIX[row["kind"]], row["id"])
         for row in await tx.fetch(_SQL["plans_with_credentials"], account)
         if any(named_in(step["config"]) in names for step in orjson.loads(row["definition"])["steps"])
     ]
+    connected = await tx.fetch(_SQL["integrations_of_credential"], account, credential["id"])
+    return plans + [ids.prefixed(ids.INTEGRATION, row["id"]) for row in connected]
 
 
 async def _row(tx: Connection, account: str, id: str, statement: str) -> Row:

@@ -41,5 +41,8 @@ RETURNING *;
 SELECT kind, id, name, definition FROM control.plans
 WHERE account = $1 AND deleted_at IS NULL AND strpos(definition, '"credential"') > 0 ORDER BY id;
 
+-- name: integrations_of_credential
+SELECT id FROM control.integrations WHERE account = $1 AND credential = $2 AND deleted_at IS NULL ORDER BY id;
+
 -- name: all_credentials
 SELECT * FROM control.credentials ORDER BY account, id;

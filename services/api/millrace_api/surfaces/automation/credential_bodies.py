@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from millrace_api.application import credentials
-from millrace_api.surfaces.bodies import Name
+from millrace_api.surfaces.bodies import LEFT_OUT, Body, Name, Patch
 from millrace_core import limits, outgoing_credentials
 from millrace_core.outgoing_credentials import CredentialType
 
@@ -23,10 +23,8 @@ Hosts = Annotated[
 ]
 
 
-class Placement(BaseModel):
+class Placement(Body):
     """Where the value of an `api_key` stands in a request."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     where: Literal["header", "query"] = "header"
     name: Annotated[str, Field(min_length=1, max_length=128, examples=["X-API-Key"])]
@@ -36,10 +34,8 @@ class Placement(BaseModel):
         return outgoing_credentials.Placement(where=self.where, name=self.name, prefix=self.prefix)
 
 
-class NewCredential(BaseModel):
+class NewCredential(Body):
     model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
         json_schema_extra={"examples": [{"name": "Slack Bot Token", "type": "api_key", "value": "xoxb-your-token"}]},
     )
 
@@ -47,24 +43,18 @@ class NewCredential(BaseModel):
     type: CredentialType
     value: Value
     placement: Placement | None = None
-    hosts: Hosts = []
+    hosts: Hosts = Field(default_factory=list)
 
     def wanted(self) -> credentials.Wanted:
         placement = None if self.placement is None else self.placement.wanted()
         return credentials.Wanted(self.name, self.type, self.value, placement, self.hosts)
 
 
-_LEFT_OUT: Any = None
-
-
-class CredentialPatch(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    value: Value = _LEFT_OUT
-    placement: Placement = _LEFT_OUT
-    hosts: Hosts = _LEFT_OUT
+class CredentialPatch(Patch):
+    value: Value = LEFT_OUT
+    placement: Placement = LEFT_OUT
+    hosts: Hosts = LEFT_OUT
 
     def named(self) -> dict[str, Any]:
-        """The members the caller gave."""
-        given = {name: getattr(self, name) for name in self.model_fields_set}
+        given = super().named()
         return given | ({"placement": self.placement.wanted()} if "placement" in given else {})

@@ -5,11 +5,13 @@ from fastapi import APIRouter
 from millrace_api.surfaces.automation.routes import (
     credentials,
     forms,
+    integrations,
 )
 
 PARTS: tuple[APIRouter, ...] = (
     credentials.router,
     forms.router,
+    integrations.router,
 )
 """A router for each resource."""
 
