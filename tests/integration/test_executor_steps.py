@@ -11,13 +11,23 @@ import structlog
 from pydantic import SecretStr
 
 from millrace_core.clock import SystemClock
-from millrace_core.keyring import new_ring_entry
-from millrace_core.messages import Event, Raw, Step, StepResult, decode, encode_with_payload
+from millrace_core.keyring import KeyRing, credential_value, new_ring_entry
+from millrace_core.messages import (
+    CredentialControl,
+    Event,
+    Raw,
+    Step,
+    StepResult,
+    decode,
+    encode,
+    encode_with_payload,
+)
 from millrace_core.record import ACCOUNT, ID, PAYLOAD, Output, header
 from millrace_executor.settings import ExecutorSettings
 from millrace_executor.wiring import wire
 from millrace_kafka.admin import create_topics
 from millrace_kafka.client import Cluster
+from millrace_kafka.control_log import ControlWriter
 from millrace_kafka.reader import read_all
 from millrace_kafka.transaction import Transactions
 from millrace_runtime.metrics import Metrics, MetricsObserver
@@ -200,3 +210,39 @@ async def test_garbage_is_parked_and_the_partition_goes_on(world: World) -> None
     letters = await read_all(world.cluster, ["dead-letters"])
     assert len(letters) == 3
     assert all(header(letter, "dead-reason") for letter in letters)
+
+
+async def test_a_step_has_the_credential_as_it_was_when_its_attempt_began_and_none_that_was_deleted(
+    world: World,
+) -> None:
+    id, ring = f"cred_{7:032x}", KeyRing.parse(RING)
+    control = ControlWriter(world.cluster)
+    await control.start()
+
+    async def put(version: int, value: str | None) -> None:
+        held = None
+        if value is not None:
+            sealed = ring.seal(value, account="acc_1", name=credential_value(id))
+            held = encode(
+                CredentialControl(
+                    account="acc_1", name="Slack", type="bearer", secret=sealed, where="header",
+                    parameter="Authorization", prefix="Bearer ",
+                )
+            )  # fmt: skip
+        await control.write([("credential", "acc_1", id, version, held)])
+
+    values = [f"xoxb-token-{n}" for n in range(5)]
+    async with receiving() as server, executing(world):
+        for n, value in enumerate(values):
+            # The step is asked for as soon as the change is on the log: the executor may not have read it yet.
+            await put(n + 1, value)
+            await world.ask(step_of(n, "http", {"url": server.url(), "credential": "Slack"}))
+            await world.results(n + 1)
+        await put(len(values) + 1, None)
+        await world.ask(step_of(len(values), "http", {"url": server.url(), "credential": "Slack"}))
+        results = await world.results(len(values) + 1)
+    await control.stop()
+    assert [request.headers["authorization"] for request in server.requests] == [f"Bearer {one}" for one in values]
+    error = results[f"exec_{len(values):032x}"].error
+    assert error is not None
+    assert error.code == "credential_missing"
