@@ -32,12 +32,8 @@ async def test_each_statement_about_an_account_names_it() -> None:
     of_all = {"find_account", "insert_account", "find_key", "forget_old_secrets", "positions_of", "published_positions",
               "hold_still", "waiting", "queue_again", "update_account", "get_account", "keep_account", "hold_account",
               "live_replays", "begin_replays", "live_by_state", "gone_endpoints", "failing_endpoints",
-<<<<<<< HEAD
-              "untold_disablings", "chunk_of_root", "closed_until", "seed",
+              "untold_disablings", "chunk_of_root", "closed_until", "seed", "find_connection",
               "insert_test_account", "test_account"}  # fmt: skip
-=======
-              "untold_disablings", "chunk_of_root", "closed_until", "seed", "find_connection"}  # fmt: skip
->>>>>>> a62183a (Connect accounts to other platforms: Stripe, anything that posts JSON, own connectors here and elsewhere)
     for file in FILES:
         for name, statement in queries.load(f"api/{file}").items():
             if name in of_all or name.startswith("all_"):
