@@ -39,9 +39,12 @@ async def test_automation_rules_come_before_webhooks_and_an_owner_may_change_it(
 async def test_an_endpoint_of_the_ops_style_is_so_on_the_log(api: ApiWorld) -> None:
     made = (await api.ask("POST", "/v1/webhooks", {"url": URL, "events": ["invoice.*"], "style": "ops"})).data
     assert made["style"] == "ops"
+    assert made["secret"].startswith("os_hook_"), "signed with as it stands: no base64 to be taken apart"
+    rotated = (await api.ask("POST", f"/v1/webhooks/{made['id']}/rotate-secret")).data
+    assert rotated["secret"].startswith("os_hook_")
     key = f"endpoint/{api.account}/{made['id']}".encode()
-    (value,) = [one.value for one in await read_all(api.cluster, ["control"]) if one.key == key]
-    control = decode(value, EndpointControl)
+    values = [one.value for one in await read_all(api.cluster, ["control"]) if one.key == key]
+    control = decode(values[-1], EndpointControl)
     assert (control.style, control.names) == ("ops", ("invoice.*",))
 
 

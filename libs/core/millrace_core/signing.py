@@ -16,6 +16,7 @@ from functools import lru_cache
 from millrace_core.errors import Reject
 
 SECRET_PREFIX = "whsec_"  # noqa: S105
+PLAIN_SECRET_PREFIX = "os_hook_"  # noqa: S105
 ID_HEADER = "webhook-id"
 TIMESTAMP_HEADER = "webhook-timestamp"
 SIGNATURE_HEADER = "webhook-signature"
@@ -26,6 +27,11 @@ _SECRET_BYTES = 32  # the specification asks for 24 to 64
 def new_secret() -> str:
     """A fresh signing secret, shown to its owner once."""
     return SECRET_PREFIX + base64.b64encode(randomness.token_bytes(_SECRET_BYTES)).decode()
+
+
+def new_plain_secret() -> str:
+    """A fresh signing secret for receivers that take a secret's text as the key, as the ops document's do."""
+    return PLAIN_SECRET_PREFIX + randomness.token_hex(_SECRET_BYTES)
 
 
 @lru_cache(maxsize=4096)

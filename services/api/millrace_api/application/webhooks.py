@@ -84,7 +84,7 @@ async def create(
 ) -> NewEndpointView:
     """A given secret is taken as it is; without one a new one is made."""
     _check(wanted, egress)
-    text = signing.new_secret() if secret is None else checked_secret(secret)
+    text = _secret(secret, wanted.style)
     id = ids.new_id(ids.ENDPOINT)
     row = await change.tx.fetchrow(
         _SQL["insert_endpoint"],
@@ -177,7 +177,7 @@ async def rotate_secret(
 ) -> NewEndpointView:
     """Sign with a new secret from now on, and with the old one too until `grace_s` is over."""
     current = await _lock(change, account, id)
-    text = signing.new_secret() if secret is None else checked_secret(secret)
+    text = _secret(secret, current["style"])
     row = await change.tx.fetchrow(
         _SQL["rotate_secret"],
         account,
@@ -260,6 +260,13 @@ def _patterns(events: Sequence[str]) -> list[str]:
         with at(f"events.{index}"):
             patterns.append(event_names.pattern_of(written))
     return patterns
+
+
+def _secret(given: str | None, style: Style) -> str:
+    if given is not None:
+        return checked_secret(given)
+    # Readers of the ops document sign with the text as it stands.
+    return signing.new_plain_secret() if style == "ops" else signing.new_secret()
 
 
 def checked_secret(given: str) -> str:
