@@ -51,6 +51,7 @@ TABLES = (
     "dead_letters",
     "account_book",
     "entities",
+    "audit",
 )
 
 

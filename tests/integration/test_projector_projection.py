@@ -35,6 +35,7 @@ async def test_every_record_becomes_its_rows(cluster: Cluster, database: str) ->
         "receipt_days": 0,
         "receipt_seeds": 0,
         "entities": 0,
+        "audit": 0,
     }
 
 

@@ -5,8 +5,10 @@ from collections.abc import Iterable
 import msgspec
 import pytest
 
+from millrace_core import audit, ids
 from millrace_core.errors import Reject
 from millrace_core.messages import (
+    AuditEntry,
     DeliveryEnded,
     Event,
     FlowPart,
@@ -264,3 +266,17 @@ def test_any_dead_letter_is_a_row(headers: tuple[tuple[str, bytes], ...]) -> Non
     project(Written("millrace.ns.dead-letters.v1", 1, 7, story.T0, None, None, headers), rows)
     [row] = of(rows, tables.DEAD_LETTERS)
     assert (row["topic"], row["partition"], row["offset"], row["source_partition"]) == ("dead-letters", 1, 7, None)
+
+
+def test_an_audit_entry_is_one_row_and_the_first_of_an_id_stands() -> None:
+    first = AuditEntry(
+        id=ids.new_id(ids.AUDIT), account="acc", at=1, kind="action.requested", actor="k", params=Raw(b'{"a":1}')
+    )
+    rows = Rows()
+    for entry in (first, msgspec.structs.replace(first, actor="other")):
+        output = audit.to_output(entry)
+        HANDLERS["audit"](Written("millrace.audit.v1", 0, 0, 1, output.key, output.value, output.headers), rows)
+    ((table, (row,), merged),) = rows.written()
+    assert (table.name, merged) == ("audit", [])
+    named = dict(zip(table.columns, row, strict=True))
+    assert (named["actor"], named["params"], named["result"]) == ("k", b'{"a":1}', None)

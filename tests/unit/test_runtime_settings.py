@@ -57,7 +57,7 @@ def test_a_wrong_value_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_read_models_are_kept_no_longer_than_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    outlive = {"control", "receipt-roots", "receipt-leaves"}
+    outlive = {"control", "receipt-roots", "receipt-leaves", "audit"}
     assert set(PROJECTED) == set(TOPICS) - outlive, "what the projector reads is what the bound is made of"
     assert read(RetentionSettings).retention_days <= PROJECTED_DAYS_MAX
     monkeypatch.setenv("MILLRACE_RETENTION_DAYS_MAX", str(PROJECTED_DAYS_MAX + 1))

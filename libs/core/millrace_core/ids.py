@@ -32,6 +32,7 @@ SUBMISSION = "sbm"
 CONNECTION = "con"
 ACTION = "act"
 CONFIRMATION = "cnf"
+AUDIT = "aud"
 
 # One run has one id; the surfaces show it under their own prefix and accept any of them.
 RUN_PREFIXES = frozenset({"exec", "wfr", "task"})

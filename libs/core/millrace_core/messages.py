@@ -482,6 +482,9 @@ class DayClosed(Message, frozen=True, tag_field="receipt", tag="closed"):
     ends: tuple[tuple[str, int, int], ...]
 
 
+AuditKind = Literal[
+    "action.prompted", "action.requested", "action.asked", "action.confirmed", "action.refused", "action.executed"
+]
 ReceiptRecord = ReceiptSeed | DayDue | ReceiptRoot | DayClosed
 
 
@@ -493,6 +496,31 @@ class ReceiptLeaves(Message, frozen=True):
     first: int
     root: bytes
     entries: bytes
+
+
+# ── audit ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+class AuditEntry(Message, frozen=True):
+    """`audit`: one thing that was asked, decided or done, written before its effect or with its result. `rendered` is
+    the prompt as it was put to what resolved it, `response` what that said."""
+
+    id: str
+    account: str
+    at: int
+    kind: AuditKind
+    actor: str
+    role: str | None = None
+    action: str | None = None
+    version: int | None = None
+    run: str | None = None
+    confirmation: str | None = None
+    prompt: str | None = None
+    rendered: str | None = None
+    response: str | None = None
+    outcome: str | None = None
+    error: ErrorInfo | None = None
+    duration_ms: float | None = None
+    params: Raw = payload()
+    result: Raw = payload()
 
 
 # ── control ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -95,6 +95,8 @@ CATALOGUE: Mapping[str, Topic] = MappingProxyType(
             # Roots outlive the facts and the read models; the leaves below them are kept a year and a month.
             Topic("receipt-roots", Writer.PLAIN, UNLIMITED),
             _plain("receipt-leaves", 400),
+            # What was asked and done outlives everything that it was about.
+            Topic("audit", Writer.PLAIN, UNLIMITED),
             # The meter's windows live a minute; Faust restores its table from what it finds here.
             Topic("meter-changelog", Writer.PLAIN, 3_600_000, config=(("segment.ms", "600000"),)),
             # Dedupe entries are never written anew, so they are deleted by age: the 24 h window twice, and an hour.

@@ -464,6 +464,32 @@ COMMENT ON COLUMN read.account_book.bucket IS 'offsets from bucket * 4096 on';
 
 COMMENT ON COLUMN read.account_book.decided IS 'the first bit is the lowest offset; null = all of them';
 
+CREATE TABLE read.audit (
+    account text NOT NULL,
+    id uuid NOT NULL,
+    at timestamp with time zone NOT NULL,
+    kind text NOT NULL,
+    actor text NOT NULL,
+    role text,
+    action text,
+    version bigint,
+    run text,
+    confirmation text,
+    prompt text,
+    rendered text,
+    response text,
+    outcome text,
+    error_code text,
+    error_message text,
+    duration_ms double precision,
+    params bytea,
+    result bytea
+);
+
+COMMENT ON COLUMN read.audit.rendered IS 'the prompt as it was put to what resolved it';
+
+COMMENT ON COLUMN read.audit.response IS 'what that said, as it was said';
+
 CREATE TABLE read.dead_letters (
     topic text NOT NULL,
     partition integer NOT NULL,
@@ -976,6 +1002,9 @@ ALTER TABLE ONLY control.webhook_endpoints
 ALTER TABLE ONLY read.account_book
     ADD CONSTRAINT account_book_pkey PRIMARY KEY (partition, bucket);
 
+ALTER TABLE ONLY read.audit
+    ADD CONSTRAINT audit_pkey PRIMARY KEY (account, id);
+
 ALTER TABLE ONLY read.dead_letters
     ADD CONSTRAINT dead_letters_pkey PRIMARY KEY (topic, partition, "offset", at);
 
@@ -1097,6 +1126,8 @@ CREATE INDEX subscriptions_account_target_id_idx ON control.subscriptions USING 
 CREATE INDEX webhook_endpoints_account_id_idx ON control.webhook_endpoints USING btree (account, id DESC) WHERE (deleted_at IS NULL);
 
 CREATE INDEX webhook_endpoints_old_secret_until_idx ON control.webhook_endpoints USING btree (old_secret_until) WHERE (old_secret_until IS NOT NULL);
+
+CREATE INDEX audit_account_at_id_idx ON read.audit USING btree (account, at DESC, id DESC);
 
 CREATE INDEX dead_letters_account_at_topic_partition_offset_idx ON ONLY read.dead_letters USING btree (account, at DESC, topic, partition, "offset" DESC);
 

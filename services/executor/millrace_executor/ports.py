@@ -107,6 +107,17 @@ class Done:
     emits: tuple[Output, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Over:
+    """An attempt that is over: exactly one of `done` and `error` is there."""
+
+    step: Step
+    done: Done | None
+    error: ErrorInfo | None
+    at_ms: int
+    duration_ms: float
+
+
 Node = Callable[[Attempt, Tools], Awaitable[Done]]
 """Runs one attempt within the step's time. Repeats of the same attempt must be harmless: use `step.key`.
 Raises StepFailed (decided), Reject (the config is wrong, not retryable) or OutgoingFailed (retryable)."""

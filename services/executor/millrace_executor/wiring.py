@@ -7,7 +7,7 @@ from millrace_core import egress
 from millrace_core.keyring import KeyRing
 from millrace_executor.actions import Actions
 from millrace_executor.credentials import Credentials
-from millrace_executor.nodes import NODES
+from millrace_executor.nodes import NODES, TOLD
 from millrace_executor.ports import Tools
 from millrace_executor.settings import ExecutorSettings
 from millrace_executor.worker import Executor
@@ -44,7 +44,7 @@ async def wire(settings: ExecutorSettings, context: Context) -> Mapping[str, Wor
         observer=context.observer,
     )
     tools = Tools(door, context.clock, allow, registry=actions, credentials=credentials)
-    executor = Executor(nodes=NODES, tools=tools, meter=Counted(context.metrics))
+    executor = Executor(nodes=NODES, tools=tools, meter=Counted(context.metrics), told=TOLD)
     lanes = Lanes(
         cluster,
         group=GROUP,

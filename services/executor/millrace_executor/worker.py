@@ -6,7 +6,8 @@ do; a record that is no step is rejected. Lanes call `work`, many at once; an ac
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 import msgspec
@@ -17,7 +18,7 @@ from millrace_core.errors import Reject
 from millrace_core.expressions import Scope
 from millrace_core.messages import ErrorInfo, Raw, Step, StepResult, decode, encode_with_payload, null
 from millrace_core.record import Output, Received
-from millrace_executor.ports import Attempt, Done, Node, StepFailed, Tools
+from millrace_executor.ports import Attempt, Done, Node, Over, StepFailed, Tools
 from millrace_kafka.lanes import Lane
 from millrace_runtime.egress import OutgoingFailed
 
@@ -33,7 +34,16 @@ class Meter(Protocol):
 class Executor:
     """Runs one attempt at a time, many at once."""
 
-    def __init__(self, *, nodes: Mapping[str, Node], tools: Tools, meter: Meter) -> None:
+    def __init__(
+        self,
+        *,
+        nodes: Mapping[str, Node],
+        tools: Tools,
+        meter: Meter,
+        told: Mapping[str, Callable[[Over], Sequence[Output]]] = MappingProxyType({}),
+    ) -> None:
+        """`told` gives, by type of node, what is written beside an attempt's result."""
+        self._told = told
         self._nodes = nodes
         self._tools = tools
         self._meter = meter
@@ -65,7 +75,9 @@ class Executor:
             error=error,
             output=Raw(done.output) if done is not None else null(),
         )
-        return (*(done.emits if done is not None else ()), _output(asked_by, result))
+        told = self._told.get(step.type)
+        beside = () if told is None else told(Over(step, done, error, clock.now_ms(), result.duration_ms))
+        return (*(done.emits if done is not None else ()), *beside, _output(asked_by, result))
 
     def parked(self, asked_by: Received, reason: str) -> Sequence[Output]:
         """What is written beside the dead letter of a record: its attempt's result, so that its run does not wait."""

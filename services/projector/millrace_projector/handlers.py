@@ -37,6 +37,7 @@ from millrace_core.messages import (
 )
 from millrace_core.payloads import is_large
 from millrace_core.record import ACCOUNT, SOURCE, Received, header
+from millrace_projector.audit_records import audited
 from millrace_projector.control_records import control_changed
 from millrace_projector.receipt_records import leaves_written, receipt_written
 from millrace_projector.rows import Rows
@@ -418,6 +419,7 @@ HANDLERS: Mapping[str, Callable[[Received, Rows], None]] = MappingProxyType(
         "control": control_changed,
         "receipt-roots": receipt_written,
         "receipt-leaves": leaves_written,
+        "audit": audited,
     }
 )
 """Every topic the projector reads, by catalogue name."""

@@ -62,6 +62,7 @@ ORIGINS: Mapping[str, tuple[str, ...]] = {
     "receipt_days": ("receipt-roots",),
     "receipt_seeds": ("receipt-roots",),
     "entities": ("events",),
+    "audit": ("audit",),
 }
 
 

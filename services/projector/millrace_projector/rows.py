@@ -309,6 +309,7 @@ class Rows:
         self.receipt_days: dict[Row, Row] = {}
         self.receipt_seeds: dict[Row, Row] = {}
         self.entities: list[Row] = []
+        self.audit: dict[Row, Row] = {}
 
     def held(self, owner: str, account: str, payload: bytes) -> bytes:
         """What a row holds of a payload of this event, run or delivery: itself, or a reference where it is large.
@@ -366,6 +367,7 @@ class Rows:
             (tables.RECEIPT_LEAVES, self.receipt_leaves),
             (tables.RECEIPT_DAYS, self.receipt_days),
             (tables.RECEIPT_SEEDS, self.receipt_seeds),
+            (tables.AUDIT, self.audit),
         ):
             found.append((table, _sorted(table, list(kept.values())), []))
         found.append((tables.DEAD_LETTERS, _sorted(tables.DEAD_LETTERS, self.dead_letters), []))

@@ -196,6 +196,31 @@ ENTITIES = Table(
     ),
     key=3,
 )
+AUDIT = Table(
+    "audit",
+    (
+        "account",
+        "id",
+        "at",
+        "kind",
+        "actor",
+        "role",
+        "action",
+        "version",
+        "run",
+        "confirmation",
+        "prompt",
+        "rendered",
+        "response",
+        "outcome",
+        "error_code",
+        "error_message",
+        "duration_ms",
+        "params",
+        "result",
+    ),
+    key=2,
+)
 
 TABLES = (
     EVENTS,
@@ -214,4 +239,5 @@ TABLES = (
     RECEIPT_DAYS,
     RECEIPT_SEEDS,
     ENTITIES,
+    AUDIT,
 )

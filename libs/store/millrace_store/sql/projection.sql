@@ -242,3 +242,11 @@ ON CONFLICT (account, kind, id) DO UPDATE SET
         ) AS l (updated_ms, event, partition, "offset")
         ORDER BY l.updated_ms DESC, l.partition DESC, l."offset" DESC
         LIMIT 1);
+
+-- name: merge_audit
+INSERT INTO read.audit
+SELECT * FROM unnest(
+    $1::text[], $2::uuid[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[],
+    $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[],
+    $17::double precision[], $18::bytea[], $19::bytea[])
+ON CONFLICT (account, id) DO NOTHING;

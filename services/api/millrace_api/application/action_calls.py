@@ -15,6 +15,8 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 from uuid import UUID
 
+import orjson
+
 from millrace_api.application import actions, runs
 from millrace_api.application.actions import Registered
 from millrace_api.application.database import Database
@@ -24,10 +26,11 @@ from millrace_api.application.problems import Conflict, Forbidden, Invalid, NotF
 from millrace_api.application.runs import End, Log, Place
 from millrace_api.application.views import Json, raw
 from millrace_core import actions as contracts
-from millrace_core import ids, limits, plans
+from millrace_core import audit, ids, limits, plans
 from millrace_core.actions import WrongParams
 from millrace_core.clock import Clock
 from millrace_core.errors import Reject
+from millrace_core.messages import AuditEntry, AuditKind, Raw
 from millrace_core.plans import ActionConfig
 from millrace_store import queries
 from millrace_store.aggregates import Row
@@ -175,9 +178,25 @@ def run_of(confirmation: str) -> str:
     return ids.derived_id(ids.RUN, ids.time_ms_of(confirmation), "confirmation", confirmation)
 
 
-async def begin(log: Log, call: Call, *, run: str, confirmation: ConfirmationView | None = None) -> Place:
-    """Put the call on the log. Safe to repeat under the same run."""
+async def begin(
+    log: Log,
+    call: Call,
+    *,
+    run: str,
+    now_ms: int,
+    confirmation: ConfirmationView | None = None,
+    prompt: str | None = None,
+) -> Place:
+    """Put the call on the log, and who asked for it or said yes into the audit. Safe to repeat under the same run."""
     contract, actor = call.registered.contract, call.actor
+    entry = entry_of(
+        call,
+        "action.requested" if confirmation is None else "action.confirmed",
+        now_ms=now_ms,
+        run=run,
+        confirmation=None if confirmation is None else confirmation.id,
+        prompt=prompt if confirmation is None else confirmation.prompt,
+    )
     config = ActionConfig(
         action=call.registered.id,
         name=contract.id,
@@ -198,6 +217,51 @@ async def begin(log: Log, call: Call, *, run: str, confirmation: ConfirmationVie
         requested_by=actor.key,
         position=call.registered.position,
         surface=SURFACE,
+        beside=(audit.to_output(entry),),
+    )
+
+
+def entry_of(
+    call: Call,
+    kind: AuditKind,
+    *,
+    now_ms: int,
+    run: str | None = None,
+    confirmation: str | None = None,
+    prompt: str | None = None,
+) -> AuditEntry:
+    """What the audit is told of a call. What is told again, about the same run or confirmation, has the same id."""
+    owner = confirmation or run
+    id = ids.new_id(ids.AUDIT) if owner is None else ids.derived_id(ids.AUDIT, ids.time_ms_of(owner), kind, owner)
+    return AuditEntry(
+        id=id,
+        account=call.actor.account,
+        at=now_ms,
+        kind=kind,
+        actor=call.actor.key,
+        role=call.actor.role,
+        action=call.registered.contract.id,
+        version=call.registered.version,
+        run=run,
+        confirmation=confirmation,
+        prompt=prompt,
+        params=Raw(call.params),
+    )
+
+
+def refusal_of(actor: Actor, card: ConfirmationView, *, now_ms: int) -> AuditEntry:
+    """What the audit is told of a no."""
+    return AuditEntry(
+        id=ids.derived_id(ids.AUDIT, ids.time_ms_of(card.id), "action.refused", card.id),
+        account=actor.account,
+        at=now_ms,
+        kind="action.refused",
+        actor=actor.key,
+        role=actor.role,
+        action=card.action,
+        confirmation=card.id,
+        prompt=card.prompt,
+        params=Raw(bytes(orjson.dumps(card.params))),
     )
 
 

@@ -32,6 +32,7 @@ PROJECTED = frozenset(
         "dead-letters-tx",
         "receipt-leaves",
         "receipt-roots",
+        "audit",
     }
 )
 """What read models are made of. A position on another topic (`control`: its tables are written first) is passed."""

@@ -150,13 +150,23 @@ async def start(log: Log, account: str, plan: bytes, *, input: bytes, requested_
 
 
 async def start_compiled(
-    log: Log, account: str, plan: bytes, *, run: str, input: bytes, requested_by: str, position: int, surface: bytes
+    log: Log,
+    account: str,
+    plan: bytes,
+    *,
+    run: str,
+    input: bytes,
+    requested_by: str,
+    position: int,
+    surface: bytes,
+    beside: Sequence[Output] = (),
 ) -> Place:
-    """Ask for the run of this id, once however often it is asked for, by those who have seen `control` up to there."""
+    """Ask for the run of this id, once however often it is asked for, by those who have seen `control` up to there.
+    `beside` is written with it."""
     command = StartRun(run=run, account=account, plan=Raw(plan), requested_by=requested_by, input=Raw(input))
     value, payload = encode_with_payload(command, Raw(input))
     more = (record.PAYLOAD, payload), (record.CONTROL, str(position).encode())
-    return await _command(log, account, run, value, *more, surface=surface)
+    return await _command(log, account, run, value, *more, surface=surface, beside=beside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,11 +241,17 @@ def _stored_plan(id: str) -> UUID:
 
 
 async def _command(
-    log: Log, account: str, run: str, value: bytes, *more: tuple[str, bytes], surface: bytes = b"native"
+    log: Log,
+    account: str,
+    run: str,
+    value: bytes,
+    *more: tuple[str, bytes],
+    surface: bytes = b"native",
+    beside: Sequence[Output] = (),
 ) -> Place:
     headers = ((record.ACCOUNT, account.encode()), (record.ID, run.encode()), (record.SURFACE, surface), *more)
     try:
-        (place,) = await log.write([Output(TOPIC, run.encode(), value, headers)])
+        *_, place = await log.write([*beside, Output(TOPIC, run.encode(), value, headers)])
     except Retry as error:
         raise Unavailable("The log cannot be reached right now: the command may or may not have been taken.") from error
     except Reject as error:

@@ -7,15 +7,24 @@ body too, so that it is signed), `X-OpsIQ-Idempotency-Key` and `X-OpsIQ-Delivery
 on every attempt, so a receiver that heeds them does its work once.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 import orjson
 import rfc8785
 
-from millrace_core import actions, egress, limits
+from millrace_core import actions, audit, egress, ids, limits
 from millrace_core.event import iso_of
+from millrace_core.messages import AuditEntry
 from millrace_core.plans import ActionConfig
+from millrace_core.record import Output
 from millrace_executor.nodes.http import check_status, json_of
-from millrace_executor.ports import Attempt, Done, Registered, StepFailed, Tools
+from millrace_executor.ports import Attempt, Done, Over, Registered, StepFailed, Tools
+
+
+class _Context(msgspec.Struct):
+    input: msgspec.Raw = msgspec.Raw(b"null")
+
 
 _decode_config = msgspec.json.Decoder(ActionConfig).decode
 
@@ -39,6 +48,34 @@ async def run(attempt: Attempt, tools: Tools) -> Done:
     )
     check_status(answer)
     return Done(json_of(answer))
+
+
+def told(over: Over) -> Sequence[Output]:
+    """The attempt in the audit, with its result. A repeat of the attempt says the same under the same id."""
+    step = over.step
+    try:
+        config = _decode_config(step.config)
+        params = msgspec.json.decode(step.context, type=_Context).input
+    except msgspec.DecodeError:
+        return ()
+    entry = AuditEntry(
+        id=ids.derived_id(ids.AUDIT, ids.time_ms_of(step.run), "executed", step.run, str(step.attempt)),
+        account=step.account,
+        at=over.at_ms,
+        kind="action.executed",
+        actor=config.confirmed_by or config.actor,
+        role=config.role,
+        action=config.name,
+        version=config.version,
+        run=step.run,
+        confirmation=config.confirmation,
+        outcome="failed" if over.done is None else "completed",
+        error=over.error,
+        duration_ms=over.duration_ms,
+        params=params,
+        result=msgspec.Raw(b"null" if over.done is None else over.done.output),
+    )
+    return (audit.to_output(entry),)
 
 
 def _registered(config: ActionConfig, account: str, tools: Tools) -> Registered:

@@ -4,6 +4,7 @@ from fastapi import APIRouter
 
 from millrace_api.surfaces.native.routes import (
     accounts,
+    audit,
     dead_letters,
     deliveries,
     events,
@@ -38,6 +39,7 @@ def router() -> APIRouter:
         receipts.public,
         keys.router,
         people.router,
+        audit.router,
         accounts.router,
         safe_fields.router,
     ):

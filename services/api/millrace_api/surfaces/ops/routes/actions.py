@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from millrace_api.application import action_calls, actions, runs
+from millrace_api.application import action_calls, actions, audit, runs
 from millrace_api.application.action_calls import Actor, Call, ConfirmationView
 from millrace_api.application.actions import ActionView, NewActionView, VersionView
 from millrace_api.application.api import Api
@@ -160,7 +160,9 @@ async def confirm_action(id: str, api: ApiHere, me: Confirmer, once: OnceHere, b
 async def refuse_action(id: str, api: ApiHere, me: Confirmer, once: OnceHere) -> Response:
     """Say no: the action is not run."""
     async with once.changing(api) as doing:
-        card = await action_calls.refuse(doing.tx, actor_of(me), id, now=doing.change.now)
+        actor = actor_of(me)
+        card = await action_calls.refuse(doing.tx, actor, id, now=doing.change.now)
+        await audit.write(api.log, action_calls.refusal_of(actor, card, now_ms=api.clock.now_ms()))
         doing.answer = answers.one(card)
     return doing.answered()
 
@@ -206,6 +208,10 @@ async def ask_first(api: Api, call: Call, once: Once, *, prompt: str | None) -> 
     async with api.database.writing() as tx:
         await once.claim(tx, now=now)
         card = await action_calls.ask(tx, call, id=once.id_for(ids.CONFIRMATION), prompt=prompt, now=now)
+        entry = action_calls.entry_of(
+            call, "action.asked", now_ms=api.clock.now_ms(), confirmation=card.id, prompt=prompt
+        )
+        await audit.write(api.log, entry)
         answer = answers.one(asked_view(card), status=202)
         await once.keep(tx, answer)
     return answer
@@ -222,10 +228,11 @@ def asked_view(card: ConfirmationView) -> dict[str, Any]:
 
 
 async def run_now(
-    api: Api, call: Call, *, run: str, confirmation: ConfirmationView | None = None
+    api: Api, call: Call, *, run: str, confirmation: ConfirmationView | None = None, prompt: str | None = None
 ) -> tuple[dict[str, Any], Place]:
     """Put the call on the log, and wait a bounded time for its end."""
-    place = await action_calls.begin(api.log, call, run=run, confirmation=confirmation)
+    now_ms = api.clock.now_ms()
+    place = await action_calls.begin(api.log, call, run=run, now_ms=now_ms, confirmation=confirmation, prompt=prompt)
     found = await action_calls.ended(api.database, call.actor.account, run, clock=api.clock)
     return _run_view(run, found), place
 
