@@ -205,6 +205,11 @@ async def _examples(connection: Connection, account: str) -> Mapping[str, list[t
             for status in ("completed", "failed", "timed_out", "running", "cancelled")
             for subscription in (row["subscription"], rare)
         ],
+        "runs.list_runs_of_statuses": [
+            (account, *below, 21, statuses, row["plan"])
+            for below in (FAR, later)
+            for statuses in (("failed", "cancelled", "timed_out", "stale", "dead_lettered"), ("queued",))
+        ],
         "runs.get_run": [(account, run)],
         "runs.steps_of_run": [(account, run)],
         "runs.attempts_of_run": [(account, run)],

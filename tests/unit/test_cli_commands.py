@@ -45,7 +45,11 @@ def test_every_command_is_there() -> None:
         (["send", "e:a/b", "{"], {}, "not JSON"),
         (["replay", "--since", "2026-01-01T00:00:00Z", "--filter", "{"], {}, "not JSON"),
         (["backtest", "sub_1", "--filter", "{"], {}, "not JSON"),
-        (["backtest", "--pattern", "e:a/*", "--target", "exec_1"], {}, "no id of a job, a chain or a webhook"),
+        (
+            ["backtest", "--pattern", "e:a/*", "--target", "exec_1"],
+            {},
+            "no id of a job, a chain, a workflow or a webhook",
+        ),
         (["migrate"], {}, "MILLRACE_POSTGRES"),
         (["keys", "list", "--account", "x"], {"MILLRACE_POSTGRES": "postgres://127.0.0.1:1/x"}, "Postgres is away"),
         (["demo"], {"MILLRACE_DEV_HOME": "/nowhere"}, "make dev"),

@@ -95,6 +95,7 @@ COMMIT_METADATA_BYTES_MAX = 4_096
 UNCLEAN_DEATHS_MAX = 3
 
 # ── runs ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+WORKFLOWS_MAX = 10_000  # of an account
 PLAN_NODES_MAX = 100
 PLAN_EDGES_MAX = 1_000
 PLAN_BYTES_MAX = 262_144

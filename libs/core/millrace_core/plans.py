@@ -139,6 +139,8 @@ _CONFIGS: Mapping[str, type[_Config]] = {
     "condition": ConditionConfig,
     "publish": PublishConfig,
 }
+WRITTEN_TYPES: tuple[str, ...] = tuple(_CONFIGS)
+"""The types that an author may write."""
 
 
 @dataclass(frozen=True, slots=True)

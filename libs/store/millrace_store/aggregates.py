@@ -45,7 +45,7 @@ class Row(Protocol):
     def __getitem__(self, column: str, /) -> Any: ...
 
 
-PLAN_PREFIX: Mapping[str, str] = {"job": ids.JOB, "chain": ids.CHAIN}
+PLAN_PREFIX: Mapping[str, str] = {"job": ids.JOB, "chain": ids.CHAIN, "workflow": ids.WORKFLOW}
 TARGET_PREFIX: Mapping[str, str] = {**PLAN_PREFIX, "webhook": ids.ENDPOINT}
 
 
@@ -86,6 +86,14 @@ def plan_entry(row: Row) -> Entry:
     if row["deleted_at"] is None:
         value = encode(PlanControl(account=row["account"], plan=Raw(row["compiled"])))
     return Entry(PLAN, row["account"], ids.prefixed(PLAN_PREFIX[row["kind"]], row["id"]), row["version"], value)
+
+
+def workflow_entry(row: Row) -> Entry:
+    """A workflow's newest published version: a plan like any other. A draft is none."""
+    value = None
+    if row["deleted_at"] is None and row["status"] == "published":
+        value = encode(PlanControl(account=row["account"], plan=Raw(row["compiled"])))
+    return Entry(PLAN, row["account"], ids.prefixed(ids.WORKFLOW, row["id"]), row["version"], value)
 
 
 def endpoint_entry(row: Row) -> Entry:
@@ -173,6 +181,7 @@ async def every_entry(connection: Connection) -> AsyncIterator[Entry]:
         ("accounts", "all_accounts", account_entry),
         ("keys", "all_keys", key_entry),
         ("plans", "all_plans", plan_entry),
+        ("workflows", "all_workflows", workflow_entry),
         ("webhooks", "all_endpoints", endpoint_entry),
         ("credentials", "all_credentials", credential_entry),
         ("subscriptions", "all_subscriptions", subscription_entry),

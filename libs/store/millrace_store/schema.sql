@@ -410,7 +410,7 @@ CREATE TABLE control.subscriptions (
     updated_at timestamp with time zone NOT NULL,
     deleted_at timestamp with time zone,
     flow text,
-    CONSTRAINT subscriptions_target_kind_check CHECK ((target_kind = ANY (ARRAY['job'::text, 'chain'::text, 'webhook'::text])))
+    CONSTRAINT subscriptions_target_kind_check CHECK ((target_kind = ANY (ARRAY['job'::text, 'chain'::text, 'workflow'::text, 'webhook'::text])))
 );
 
 COMMENT ON COLUMN control.subscriptions.managed_by IS 'the webhook endpoint whose list of events this subscription is part of; it is changed there';
@@ -452,6 +452,45 @@ COMMENT ON COLUMN control.webhook_endpoints.disabled_reason IS 'requested by its
 COMMENT ON COLUMN control.webhook_endpoints.judged_since IS 'what came before says nothing about it: it was created, enabled or given its URL then';
 
 COMMENT ON COLUMN control.webhook_endpoints.style IS 'ops: X-OpsIQ-Signature and its like, too';
+
+CREATE TABLE control.workflow_versions (
+    account text NOT NULL,
+    workflow uuid NOT NULL,
+    n integer NOT NULL,
+    name text NOT NULL,
+    definition text NOT NULL,
+    published_at timestamp with time zone NOT NULL
+);
+
+CREATE TABLE control.workflows (
+    account text NOT NULL,
+    id uuid NOT NULL,
+    version bigint NOT NULL,
+    name text NOT NULL,
+    description text,
+    status text NOT NULL,
+    definition text NOT NULL,
+    draft bytea,
+    is_changed boolean NOT NULL,
+    published integer DEFAULT 0 NOT NULL,
+    compiled bytea,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    deleted_at timestamp with time zone,
+    CONSTRAINT workflows_status_check CHECK ((status = ANY (ARRAY['draft'::text, 'published'::text])))
+);
+
+COMMENT ON COLUMN control.workflows.version IS 'of the row: one more with each change';
+
+COMMENT ON COLUMN control.workflows.definition IS 'JSON as it was saved last';
+
+COMMENT ON COLUMN control.workflows.draft IS 'what a test of it pins; null = it has no nodes yet';
+
+COMMENT ON COLUMN control.workflows.is_changed IS 'what was saved last is not what was published last';
+
+COMMENT ON COLUMN control.workflows.published IS 'its newest published version; 0 = none';
+
+COMMENT ON COLUMN control.workflows.compiled IS 'the JSON that a run of that version pins';
 
 CREATE TABLE read.account_book (
     partition integer NOT NULL,
@@ -875,7 +914,7 @@ CREATE TABLE read.steps (
 )
 PARTITION BY RANGE (run);
 
-COMMENT ON COLUMN read.steps.status IS 'running, retrying, completed or failed';
+COMMENT ON COLUMN read.steps.status IS 'running, retrying, completed, failed or skipped';
 
 CREATE TABLE read.steps_default (
     run uuid CONSTRAINT steps_run_not_null NOT NULL,
@@ -998,6 +1037,12 @@ ALTER TABLE ONLY control.subscriptions
 
 ALTER TABLE ONLY control.webhook_endpoints
     ADD CONSTRAINT webhook_endpoints_pkey PRIMARY KEY (account, id);
+
+ALTER TABLE ONLY control.workflow_versions
+    ADD CONSTRAINT workflow_versions_pkey PRIMARY KEY (account, workflow, n);
+
+ALTER TABLE ONLY control.workflows
+    ADD CONSTRAINT workflows_pkey PRIMARY KEY (account, id);
 
 ALTER TABLE ONLY read.account_book
     ADD CONSTRAINT account_book_pkey PRIMARY KEY (partition, bucket);
@@ -1307,3 +1352,9 @@ ALTER TABLE ONLY control.subscriptions
 
 ALTER TABLE ONLY control.webhook_endpoints
     ADD CONSTRAINT webhook_endpoints_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);
+
+ALTER TABLE ONLY control.workflow_versions
+    ADD CONSTRAINT workflow_versions_account_workflow_fkey FOREIGN KEY (account, workflow) REFERENCES control.workflows(account, id);
+
+ALTER TABLE ONLY control.workflows
+    ADD CONSTRAINT workflows_account_fkey FOREIGN KEY (account) REFERENCES control.accounts(id);

@@ -41,6 +41,10 @@ READ_TICKETS: Final = "read:tickets"
 MANAGE_TICKETS: Final = "manage:tickets"
 READ_CONNECTORS: Final = "read:connectors"
 MANAGE_CONNECTORS: Final = "manage:connectors"
+READ_WORKFLOWS: Final = "read:workflows"
+MANAGE_WORKFLOWS: Final = "manage:workflows"
+READ_EXECUTIONS: Final = "read:executions"
+MANAGE_EXECUTIONS: Final = "manage:executions"
 
 SCOPES: Final = frozenset(
     {
@@ -81,6 +85,10 @@ SCOPES: Final = frozenset(
         MANAGE_TICKETS,
         READ_CONNECTORS,
         MANAGE_CONNECTORS,
+        READ_WORKFLOWS,
+        MANAGE_WORKFLOWS,
+        READ_EXECUTIONS,
+        MANAGE_EXECUTIONS,
     }
 )
 """Every scope a key may be given."""

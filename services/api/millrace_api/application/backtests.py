@@ -15,7 +15,7 @@ from uuid import UUID
 
 import orjson
 
-from millrace_api.application import merging, plans, replays, subscriptions
+from millrace_api.application import merging, plans, replays, subscriptions, workflows
 from millrace_api.application.database import Database
 from millrace_api.application.problems import Conflict, Invalid, NotFound
 from millrace_api.application.replays import FIRST, Place
@@ -278,6 +278,8 @@ async def _is_open(tx: Connection, account: str, target: Target) -> bool:
 async def _steps(tx: Connection, account: str, target: Target) -> int:
     assert target.type != "webhook"
     try:
+        if target.type == "workflow":
+            return await workflows.nodes_in_force(tx, account, target.id)
         return len(parse_plan(await plans.compiled(tx, account, target.type, target.id)).nodes)
     except NotFound:
         raise subscriptions.no_target(target) from None

@@ -131,7 +131,7 @@ async def _row(tx: Connection, account: str, kind: Kind, id: str, statement: str
 def _compiled(kind: Kind, wanted: Wanted, *, id: str, version: int, egress: Sequence[Network]) -> bytes:
     nodes = [_node(step, index) for index, step in enumerate(wanted.steps)]
     for index, (node, step) in enumerate(zip(nodes, wanted.steps, strict=True)):
-        _check_config(node, step["config"], where=f"steps.{index}.config", egress=egress)
+        check_config(node, step["config"], where=f"steps.{index}.config", egress=egress)
     with at("steps"):
         if kind == "chain":
             plan = plans.compile_chain(nodes, id=id, version=version, name=wanted.name, timeout_s=wanted.timeout_s)
@@ -155,10 +155,10 @@ def _node(step: dict[str, Any], index: int) -> plans.Node:
         raise Invalid(str(error), where=f"steps.{index}") from None
 
 
-def _check_config(node: plans.Node, config: Any, *, where: str, egress: Sequence[Network]) -> None:
+def check_config(node: plans.Node, config: Any, *, where: str, egress: Sequence[Network]) -> None:
     """What can be known of a config before it runs: its expressions compile, its URL may be sent to."""
     with at(where):
-        if node.type == "transform" and isinstance(config.get("expression"), str):
+        if node.type in ("transform", "condition") and isinstance(config.get("expression"), str):
             expressions.compiled(config["expression"])
             return
         expressions.check_template(config)

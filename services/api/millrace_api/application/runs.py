@@ -140,9 +140,12 @@ class Started:
     place: Place
 
 
-async def start(log: Log, account: str, plan: bytes, *, input: bytes, requested_by: str) -> Started:
-    """Ask for a run of this plan. `input` is JSON whose bytes the run keeps."""
-    run = ids.new_id(ids.RUN)
+async def start(
+    log: Log, account: str, plan: bytes, *, input: bytes, requested_by: str, id: str | None = None
+) -> Started:
+    """Ask for a run of this plan. `input` is JSON whose bytes the run keeps. Asked for again under the same `id`, it is
+    begun once."""
+    run = id or ids.new_id(ids.RUN)
     data = _checked_input(input)
     command = StartRun(run=run, account=account, plan=Raw(plan), requested_by=requested_by, input=data)
     value, payload = encode_with_payload(command, data)
@@ -236,8 +239,22 @@ async def listed(tx: Connection, account: str, *, below: Below, count: int, filt
     return [RunSummary(**_summary(row)) for row in rows]
 
 
+async def listed_of_statuses(
+    tx: Connection, account: str, statuses: Sequence[str], *, below: Below, count: int, plan: str | None
+) -> list[RunSummary]:
+    """Newest first, of any of these statuses."""
+    stored_plan = None if plan is None else _stored_plan(plan)
+    rows = await tx.fetch(_SQL["list_runs_of_statuses"], account, *below, count, list(statuses), stored_plan)
+    return [RunSummary(**_summary(row)) for row in rows]
+
+
+def uuid_of(run: RunSummary) -> UUID:
+    """Where it stands in a list, with its time."""
+    return ids.uuid_of(run.id)
+
+
 def _stored_plan(id: str) -> UUID:
-    return stored(id, "job or chain", *PLAN_PREFIX.values())
+    return stored(id, "job, chain or workflow", *PLAN_PREFIX.values())
 
 
 async def _command(

@@ -26,7 +26,7 @@ from millrace_store.pool import Connection
 
 _SQL = queries.load("api/subscriptions")
 
-TargetKind = Literal["job", "chain", "webhook"]
+TargetKind = Literal["job", "chain", "workflow", "webhook"]
 TARGET_KINDS: tuple[str, ...] = get_args(TargetKind)
 
 AUTOMATION_PRIORITY = 200
@@ -119,7 +119,7 @@ async def get(tx: Connection, account: str, id: str) -> SubscriptionView:
 async def listed(
     tx: Connection, account: str, *, below: UUID | None, count: int, target: str | None = None
 ) -> list[SubscriptionView]:
-    """Newest first; `target` leaves only those of one job, chain or endpoint."""
+    """Newest first; `target` leaves only those of one job, chain, workflow or endpoint."""
     kind, uuid = None, None
     if target is not None:
         kind, uuid = _target_of(target)
@@ -192,7 +192,9 @@ def check_terms(wanted: Wanted) -> None:
             expressions.check_condition(wanted.where)
     if wanted.flow is not None:
         if wanted.target.type == "webhook":
-            raise Invalid("only jobs and chains have a flow: a webhook has a concurrency of its own", where="flow")
+            raise Invalid(
+                "only jobs, chains and workflows have a flow: a webhook has a concurrency of its own", where="flow"
+            )
         with at("flow"):
             check_flow(_flow_of(wanted.flow))
 
@@ -218,6 +220,10 @@ async def _hold_target(tx: Connection, account: str, target: Target) -> UUID:
     uuid = target_uuid(target)
     if target.type == "webhook":
         row = await tx.fetchrow(_SQL["hold_endpoint"], account, uuid)
+    elif target.type == "workflow":
+        row = await tx.fetchrow(_SQL["hold_workflow"], account, uuid)
+        if row is not None and row["status"] != "published":
+            raise Invalid("this workflow is a draft, which no event starts: publish it first", where="target.id")
     else:
         row = await tx.fetchrow(_SQL["hold_plan"], account, uuid, target.type)
     if row is None:
@@ -240,7 +246,7 @@ def _target_of(id: str) -> tuple[str, UUID]:
     try:
         return kind or "", stored(id, "target", TARGET_PREFIX.get(kind or "", ""))
     except NotFound:
-        raise Invalid("not the id of a job, chain or webhook", where="target") from None
+        raise Invalid("not the id of a job, chain, workflow or webhook", where="target") from None
 
 
 def _stored(id: str) -> UUID:

@@ -250,10 +250,10 @@ def _target(id: str) -> dict[str, str]:
     from millrace_core import ids
     from millrace_core.errors import Reject
 
-    types = {ids.JOB: "job", ids.CHAIN: "chain", ids.ENDPOINT: "webhook"}
+    types = {ids.JOB: "job", ids.CHAIN: "chain", ids.WORKFLOW: "workflow", ids.ENDPOINT: "webhook"}
     prefix = id.rpartition("_")[0]
     if prefix not in types:
-        raise Reject(f"{id!r} is no id of a job, a chain or a webhook")
+        raise Reject(f"{id!r} is no id of a job, a chain, a workflow or a webhook")
     return {"type": types[prefix], "id": id}
 
 

@@ -1,7 +1,7 @@
 -- Writers of these tables wait until the end: no version can be taken between reading a row and queueing its entry.
 -- name: hold_still
-LOCK TABLE control.accounts, control.api_keys, control.plans, control.webhook_endpoints, control.subscriptions,
-    control.credentials, control.actions
+LOCK TABLE control.accounts, control.api_keys, control.plans, control.workflows, control.webhook_endpoints,
+    control.subscriptions, control.credentials, control.actions
 IN SHARE MODE;
 
 -- An entry keeps its id, so the relay publishes it before any later version.

@@ -43,6 +43,9 @@ ORDER BY id LIMIT 10;
 -- name: hold_plan
 SELECT id FROM control.plans WHERE account = $1 AND id = $2 AND kind = $3 AND deleted_at IS NULL FOR SHARE;
 
+-- name: hold_workflow
+SELECT id, status FROM control.workflows WHERE account = $1 AND id = $2 AND deleted_at IS NULL FOR SHARE;
+
 -- name: hold_endpoint
 SELECT id FROM control.webhook_endpoints WHERE account = $1 AND id = $2 AND deleted_at IS NULL FOR SHARE;
 

@@ -4,14 +4,18 @@ from fastapi import APIRouter
 
 from millrace_api.surfaces.automation.routes import (
     credentials,
+    executions,
     forms,
     integrations,
+    workflows,
 )
 
 PARTS: tuple[APIRouter, ...] = (
     credentials.router,
+    executions.router,
     forms.router,
     integrations.router,
+    workflows.router,
 )
 """A router for each resource."""
 

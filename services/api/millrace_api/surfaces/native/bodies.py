@@ -65,7 +65,7 @@ class NewAccount(Body):
 
 
 class Target(Body):
-    type: Literal["job", "chain", "webhook"]
+    type: Literal["job", "chain", "workflow", "webhook"]
     id: Annotated[str, Field(max_length=64)]
 
     def wanted(self) -> subscriptions.Target:
