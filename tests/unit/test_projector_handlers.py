@@ -20,6 +20,7 @@ from millrace_core.messages import (
     RunEnded,
     RunWaiting,
     StartRun,
+    StepSkipped,
     decode,
     encode,
 )
@@ -199,6 +200,15 @@ def test_a_step_shows_its_last_attempt_and_keeps_each() -> None:
         (1, "failed", "HTTP_503"),
         (2, "completed", None),
     ]
+
+
+def test_a_step_that_was_skipped_has_no_attempts() -> None:
+    fact = StepSkipped(run=TELLER.run_id(0), account=ACCOUNT_ID, at=story.T0, node="no", type="http")
+    rows = projected([output("run-facts", fact.run, fact)])
+    [step] = of(rows, tables.STEPS)
+    assert (step["status"], step["type"], step["attempts"], step["started_at"]) == ("skipped", "http", 0, None)
+    assert step["ended_at"] is not None
+    assert not of(rows, tables.STEP_ATTEMPTS)
 
 
 def test_a_step_that_waits_says_until_when() -> None:

@@ -6,16 +6,15 @@ another come to an end. An output that no event may hold (too deep, no finite nu
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from millrace_core import event
 from millrace_core.errors import Reject
+from millrace_core.event_names import WORKFLOW_EXECUTED
 from millrace_executor.nodes import publish
 from millrace_executor.ports import Attempt, Done, Tools
-
-IDENTIFIER: Final = "e:workflows/workflow.executed"
 
 
 async def run(attempt: Attempt, tools: Tools) -> Done:
@@ -24,7 +23,7 @@ async def run(attempt: Attempt, tools: Tools) -> Done:
     if not isinstance(said, Mapping):
         raise Reject("last words are an object")
     posted = event.Posted(
-        identifier=IDENTIFIER,
+        identifier=WORKFLOW_EXECUTED,
         properties=_properties(said),
         unique_key=publish.UNIQUE_KEY_PREFIX + attempt.step.key,
     )

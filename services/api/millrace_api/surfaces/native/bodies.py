@@ -164,7 +164,7 @@ class NewSubscription(Body):
         Priority | None,
         Field(
             description="Of those who hear an event, lower starts first, and none waits for another's end. Left out = "
-            f"{subscriptions.AUTOMATION_PRIORITY} for automation rules (jobs, chains), "
+            f"{subscriptions.AUTOMATION_PRIORITY} for automation rules (jobs, chains, workflows), "
             f"{subscriptions.PRIORITY['webhook']} for webhooks."
         ),
     ] = None
