@@ -1,6 +1,8 @@
 """Customers and the like on a real broker and a real Postgres: told by events of many partitions, rebuilt alike."""
 
 import json
+import random
+import string
 from typing import Any
 
 import asyncpg
@@ -9,6 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from millrace_core import ids, limits
+from millrace_core.entities import KINDS
 from millrace_core.event import to_output
 from millrace_core.messages import Event, Raw
 from millrace_core.record import Output
@@ -102,6 +105,35 @@ async def test_what_was_told_before_the_logs_start_is_kept(cluster: Cluster, dat
     members = await connection.fetchval("SELECT members FROM read.entities WHERE id = '1'")
     await connection.close()
     assert set(json.loads(members)) == {"id", "n"}
+
+
+async def test_no_value_is_too_much_for_an_index(cluster: Cluster, database: str) -> None:
+    """What Postgres refuses would be a dead letter, and its event would not be shown."""
+    await create_topics(cluster, partitions=1)
+    await migrate(database)
+    chance = random.Random(7)
+
+    def text(length: int) -> str:
+        return "".join(chance.choices(string.ascii_letters + string.digits + "äß€ ", k=length))
+
+    names = (
+        "status",
+        "customer_id",
+        "customer",
+        "name",
+        "email",
+        "company",
+        "number",
+        "subject",
+        "priority",
+        "assignee",
+    )
+    outputs = [
+        said(n, f"{kind}.created", {"id": text(255).strip() + "x", **{name: text(length) for name in names}})
+        for n, (kind, length) in enumerate((kind, length) for kind in KINDS for length in (64, 256, 3_000))
+    ]
+    assert len(await told(cluster, database, outputs)) == len(outputs)
+    assert (await projecting.tables(database))["dead_letters"] == []
 
 
 def test_a_statement_merges_so_many_at_most() -> None:

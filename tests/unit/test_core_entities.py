@@ -4,9 +4,15 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from millrace_core import limits
-from millrace_core.entities import SAFE_FIELDS, Told, about, check_fields, moment_ms, shown, stamp, told_by
+from millrace_core.entities import KINDS, SAFE_FIELDS, Told, about, check_fields, moment_ms, shown, stamp, told_by
+
+NAMES = st.sampled_from(
+    ["id", "customer", "customer_id", "ticket", "invoice", "status", "created", "created_at", "name"]
+)
 
 
 def told(name: str, payload: Any) -> list[Told]:
@@ -62,6 +68,32 @@ def test_what_is_too_much_is_left_out() -> None:
     assert len(customer.members) == limits.ENTITY_MEMBERS_TOLD_MAX + 1
     assert "a" not in customer.members
     assert told_by("e:ops/customer.updated", "[" * 100_000) == []
+
+
+def test_what_things_are_looked_up_by_has_the_length_of_a_key() -> None:
+    for status in ("x" * 65, {"a": 1}, ["a"], 1, True):
+        (ticket,) = told("ticket.updated", {"id": 1, "status": status, "customer_id": {"a": "x" * 4_000}})
+        assert ticket.members == {"id": "1"}
+    assert told("ticket.updated", {"id": 1, "status": None})[0].members == {"id": "1", "status": None}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES | st.text(max_size=8), inner, max_size=6),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(kind=st.sampled_from(KINDS), payload=st.dictionaries(NAMES, JSON, max_size=5))
+def test_whatever_is_sent_is_told_within_bounds(kind: str, payload: dict[str, Any]) -> None:
+    for one in told(f"{kind}.created", payload):
+        assert 0 < len(one.id) <= limits.ID_CHARS_MAX
+        assert one.members["id"] == one.id
+        assert len(one.members) <= limits.ENTITY_MEMBERS_TOLD_MAX + 3
+        assert len(str(one.members.get("status") or "")) <= limits.ENTITY_STATUS_CHARS_MAX
+        assert len(str(one.members.get("customer_id", ""))) <= limits.ID_CHARS_MAX
+        json.dumps(one.members)
 
 
 def test_times_as_senders_write_them() -> None:

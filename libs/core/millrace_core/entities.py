@@ -135,7 +135,8 @@ def _told(kind: Kind, verb: str, payload: dict[str, Any]) -> list[Told]:
     if kind != "customer":
         others = _customer(said.get("customer"))
         customer = others[0].id if others else _id_of(said.get("customer_id")) or _id_of(said.get("customer"))
-        members.pop("customer", None)
+        for name in ("customer", "customer_id"):
+            members.pop(name, None)
         if customer is not None:
             members["customer_id"] = customer
     implied = _IMPLIED.get(f"{kind}.{verb}")
@@ -155,7 +156,15 @@ def _customer(nested: Any) -> list[Told]:
 
 def _members(kind: Kind, said: Mapping[str, Any]) -> dict[str, Any]:
     own = {kind, f"{kind}_id", *_RESERVED}
-    return {name: value for name, value in said.items() if name not in own and _is_field(name)}
+    members = {name: value for name, value in said.items() if name not in own and _is_field(name)}
+    # Things are looked up by it: it has the length of an index's key.
+    if "status" in members and not _is_status(members["status"]):
+        del members["status"]
+    return members
+
+
+def _is_status(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and len(value) <= limits.ENTITY_STATUS_CHARS_MAX)
 
 
 def _bounded(members: Mapping[str, Any]) -> dict[str, Any]:

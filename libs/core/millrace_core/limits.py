@@ -212,6 +212,7 @@ REPLAY_STILL_MS_MAX = 20 * 3_600_000
 # ── customers, tickets and what else events tell of ─────────────────────────────────────────────────────────────────
 ENTITY_MEMBERS_TOLD_MAX = 64
 ENTITY_VALUE_CHARS_MAX = 4_096
+ENTITY_STATUS_CHARS_MAX = 64
 ENTITIES_MERGED_AT_ONCE = 1_000
 SAFE_FIELDS_MAX = 64
 CUSTOMER_SUBSCRIPTIONS_SHOWN_MAX = 20

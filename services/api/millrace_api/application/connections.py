@@ -21,7 +21,7 @@ from millrace_api.application.changes import Change
 from millrace_api.application.connecting import SIGNING_SECRET, Connecting, Connection
 from millrace_api.application.keys import KeyMaker
 from millrace_api.application.notation import stored, written
-from millrace_api.application.problems import Conflict, Invalid, NotFound, at
+from millrace_api.application.problems import Conflict, Invalid, NotFound, Unavailable, at
 from millrace_api.application.subscriptions import Target
 from millrace_core import actions as contracts
 from millrace_core import connectors, event_names, ids, limits
@@ -231,7 +231,10 @@ async def find(tx: Tx, here: Here, public_id: str) -> Connection:
     if row is None or not row["enabled"]:
         raise NotFound("connection", public_id[:64])
     account, id = row["account"], ids.prefixed(ids.CONNECTION, row["id"])
-    return _asked(account, id, _wanted(here, account, row))
+    try:
+        return _asked(account, id, _wanted(here, account, row))
+    except Reject:
+        raise Unavailable("The secrets of this connection cannot be opened right now.") from None
 
 
 async def handle(here: Here, connection: Connection, inbound: Inbound, *, now_ms: int) -> Handled | Refusal:
@@ -360,6 +363,14 @@ def _wanted(here: Here, account: str, row: Row) -> Wanted:
     return Wanted(row["connector"], row["name"], config, secrets, row["url"], row["enabled"])
 
 
+def _secret_names(here: Here, account: str, row: Row) -> list[str]:
+    """None where the key that sealed them has left the ring: the connection then says so when it is used."""
+    try:
+        return sorted(_wanted(here, account, row).secrets)
+    except Reject:
+        return []
+
+
 def _with(wanted: Wanted, **named: Any) -> Wanted:
     kept = {field.name: getattr(wanted, field.name) for field in fields(Wanted)}
     return Wanted(**(kept | named))
@@ -396,7 +407,7 @@ def _fields(here: Here, row: Row, account: str) -> Mapping[str, Any]:
         "status": _status(here, row, declared),
         "webhook_path": f"/connectors/{row['public_id']}/webhook",
         "config": orjson.loads(row["config"]),
-        "secrets": sorted(_wanted(here, account, row).secrets),
+        "secrets": _secret_names(here, account, row),
         "counts": Counts(row["received"], row["refused"], row["failed"], row["timed_out"], row["events"]),
         "declared": declared,
         "mirror_webhook": written(ids.ENDPOINT, row["endpoint"]),
