@@ -27,6 +27,7 @@ from tests.support.waiting import eventually
 
 GUARDED = [route for route in guarded_routes() if route.needs_key]
 AWAY_S = 30.0
+SILENT_S = 60.0
 
 
 @dataclass
@@ -149,9 +150,25 @@ async def test_without_postgres_every_route_says_so_and_then_goes_on(stack: Stac
     assert stack.platform.running["api"].process.poll() is None
 
 
-async def test_without_kafka_every_route_says_so_and_then_goes_on(stack: Stack) -> None:
+async def test_a_silent_postgres_holds_no_request_for_ever(stack: Stack) -> None:
     assert await eventually(stack.works, timeout_s=AWAY_S)
-    await stack.kafka.cut()
+    lists = [route for route in GUARDED if route.method == "GET" and not route.names]
+    stack.postgres.hold()
+    try:
+        answers = await asyncio.wait_for(asyncio.gather(*(stack.ask(route) for route in lists)), SILENT_S)
+        assert [str(route) for route, a in zip(lists, answers, strict=True) if not says_why(a, route)] == []
+    finally:
+        stack.postgres.heal()
+    assert await eventually(stack.works, timeout_s=AWAY_S)
+
+
+@pytest.mark.parametrize("how", ["cut", "silent"])
+async def test_without_kafka_every_route_says_so_and_then_goes_on(stack: Stack, how: str) -> None:
+    assert await eventually(stack.works, timeout_s=AWAY_S)
+    if how == "cut":
+        await stack.kafka.cut()
+    else:
+        stack.kafka.hold()
     try:
 
         async def is_told() -> bool:
