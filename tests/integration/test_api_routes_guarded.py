@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from millrace_api.openapi import SURFACES
 from millrace_api.surfaces.which import envelope_of
 from millrace_cli import bootstrap
 from millrace_web.envelopes import Envelope
@@ -27,6 +28,7 @@ OPEN = {
     "GET /docs/swagger-ui-bundle.js",
     "GET /docs/swagger-ui.css",
     "GET /openapi.json",
+    *(f"GET /openapi/{surface}.json" for surface in SURFACES),
     "GET /v1/receipts/{root}/proof",
 }
 """What needs no key."""

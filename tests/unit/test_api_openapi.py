@@ -1,7 +1,10 @@
 """The OpenAPI document: 3.1, complete, and true about what the routes are."""
 
+import json
+import re
 from typing import Any
 
+import pytest
 from jsonschema import Draft202012Validator
 
 from millrace_api import http, openapi
@@ -119,3 +122,46 @@ async def test_what_anyone_may_ask_has_one_rate_for_all() -> None:
 def test_a_patch_shows_no_default_that_it_does_not_take() -> None:
     patch = document()["components"]["schemas"]["SubscriptionPatch"]
     assert all("default" not in member for member in patch["properties"].values())
+
+
+# ── one document for each surface ───────────────────────────────────────────────────────────────────────────────────
+def test_every_path_stands_in_the_documents_of_the_surfaces_that_answer_on_it() -> None:
+    whole = document()
+    parts = openapi.documents(whole)
+    assert set(parts) == set(openapi.SURFACES)
+    assert {path for part in parts.values() for path in part["paths"]} == set(whole["paths"])
+    for path, surfaces in (
+        ("/ingest/event/publish", {"ingest"}),
+        ("/v1/events/fire", {"ops"}),
+        ("/v1/customers/{id}", {"ops"}),
+        ("/api/v1/intake-bots", {"intake"}),
+        ("/v1/workflows/{id}/execute", {"automation"}),
+        ("/v1/webhooks", {"automation", "ops"}),
+        ("/v1/runs", {"native"}),
+    ):
+        assert {surface for surface, part in parts.items() if path in part["paths"]} == surfaces, path
+
+
+@pytest.mark.parametrize("surface", openapi.SURFACES)
+def test_the_document_of_a_surface_is_whole_and_holds_nothing_that_it_does_not_need(surface: str) -> None:
+    part = openapi.documents(document())[surface]
+    text = json.dumps(part["paths"]) + json.dumps(part["components"]["schemas"])
+    named = set(re.findall(r'"#/components/schemas/([^"]+)"', text))
+    assert named == set(part["components"]["schemas"])
+    assert part["info"]["title"] == f"Millrace: {surface}"
+    for path, operations in part["paths"].items():
+        for method, operation in operations.items():
+            if method in METHODS:
+                answers = operation["responses"]
+                assert any(status.startswith("2") for status in answers), (method, path)
+                assert {"400", "503"} & set(answers), (method, path)
+
+
+async def test_every_document_is_served_and_can_be_chosen() -> None:
+    api: Api = None  # type: ignore[assignment]
+    app = http.application(api, authenticator=None, cursors=None, open_rate=None, version="0")  # type: ignore[arg-type]
+    page = await asgi.ask(app, "GET", "/docs")
+    for surface in openapi.SURFACES:
+        assert f'href="/docs?surface={surface}"'.encode() in page.body
+        answer = await asgi.ask(app, "GET", f"/openapi/{surface}.json")
+        assert json.loads(answer.body)["info"]["title"] == f"Millrace: {surface}"

@@ -1,4 +1,5 @@
-"""Swagger UI from its own files: nothing is fetched from elsewhere, and the page may load nothing from elsewhere.
+"""Swagger UI, of everything or of one surface (`/docs?surface=ops`), from its own files: nothing is fetched from
+elsewhere, and the page may load nothing from elsewhere.
 
 The files are those of the `swagger-ui-dist` release that the PyPI package `fastapi-offline` carries, pinned by hash in
 `uv.lock`; nothing else of that package is used. Served with a policy that allows this origin alone.
@@ -8,6 +9,8 @@ from importlib import resources
 
 from fastapi import APIRouter
 from starlette.responses import Response
+
+from millrace_api.openapi import SURFACES
 
 _PACKAGE = "fastapi_offline"
 _ASSETS = {
@@ -36,14 +39,16 @@ _PAGE = """<!doctype html>
 <link rel="stylesheet" href="/docs/swagger-ui.css">
 </head>
 <body>
+<nav>%s</nav>
 <div id="swagger-ui"></div>
 <script src="/docs/swagger-ui-bundle.js"></script>
 <script src="/docs/start.js"></script>
 </body>
 </html>
 """
-_START = """SwaggerUIBundle({
-  url: "/openapi.json",
+_START = """const surface = new URLSearchParams(location.search).get("surface") ?? "";
+SwaggerUIBundle({
+  url: /^[a-z]+$/.test(surface) ? `/openapi/${surface}.json` : "/openapi.json",
   dom_id: "#swagger-ui",
   deepLinking: true,
   persistAuthorization: true,
@@ -60,7 +65,7 @@ def router() -> APIRouter:
 
     @routes.get("/docs")
     async def page() -> Response:
-        return Response(_PAGE, media_type="text/html", headers=_HEADERS)
+        return Response(_PAGE % _links(), media_type="text/html", headers=_HEADERS)
 
     @routes.get("/docs/start.js")
     async def start() -> Response:
@@ -69,6 +74,12 @@ def router() -> APIRouter:
     for name, media_type in _ASSETS.items():
         _serve(routes, name, files[name], media_type)
     return routes
+
+
+def _links() -> str:
+    return " · ".join(
+        ['<a href="/docs">everything</a>', *(f'<a href="/docs?surface={it}">{it}</a>' for it in SURFACES)]
+    )
 
 
 def _serve(routes: APIRouter, name: str, content: bytes, media_type: str) -> None:

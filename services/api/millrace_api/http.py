@@ -88,9 +88,18 @@ def _add_root(app: FastAPI) -> None:
     async def openapi_json() -> dict[str, Any]:
         return described
 
+    for surface, part in openapi.documents(described).items():
+        _serve_document(app, surface, part)
+
     @app.get("/", include_in_schema=False)
     async def root() -> Response:
         return RedirectResponse("/docs")
+
+
+def _serve_document(app: FastAPI, surface: str, part: dict[str, Any]) -> None:
+    @app.get(f"/openapi/{surface}.json", include_in_schema=False)
+    async def openapi_of_surface() -> dict[str, Any]:
+        return part
 
 
 async def _on_problem(request: Request, error: Exception) -> Response:

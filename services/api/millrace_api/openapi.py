@@ -1,12 +1,17 @@
-"""The OpenAPI 3.1 document of everything the platform answers to, the gateway's ingest routes included.
+"""The OpenAPI 3.1 documents: of everything the platform answers to, the gateway's routes included, and of each surface.
+
+The document of a surface is that of everything, without the paths of others and what only they refer to.
 
 FastAPI's own 422 is taken out: a request that cannot be accepted is 400 here.
 """
 
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fastapi import FastAPI
 
+from millrace_api.surfaces.which import surfaces_describing
 from millrace_web import ingest_openapi
 
 _METHODS = frozenset({"get", "put", "post", "delete", "patch", "options", "head"})
@@ -31,6 +36,15 @@ Send `Authorization: Bearer <key>` with every request. Lists are paged by `curso
 given). A write answers with `X-Millrace-Position`: send it back on a read, and the read holds that write.
 """
 
+SURFACES: Mapping[str, str] = {
+    "ingest": "Events come in: one, or a batch.",
+    "ops": "Events fired, actions run and confirmed, customers, tickets, connectors; signed, or with a key.",
+    "intake": "Intake bots, what is submitted to them, and webhooks.",
+    "automation": "Workflows and their executions, forms, credentials, integrations, webhooks.",
+    "native": "What is of Millrace itself: subscriptions, jobs, chains, events, runs, deliveries, keys, receipts.",
+}
+"""The documents there are, and what each is about."""
+
 
 def document(app: FastAPI) -> dict[str, Any]:
     """The document, made once."""
@@ -44,3 +58,38 @@ def document(app: FastAPI) -> dict[str, Any]:
     for name in _UNUSED:
         made["components"]["schemas"].pop(name, None)
     return ingest_openapi.merge_into(made)
+
+
+def documents(whole: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The document of each surface out of that of everything."""
+    return {surface: _part(whole, surface) for surface in SURFACES}
+
+
+def _part(whole: Mapping[str, Any], surface: str) -> dict[str, Any]:
+    paths = {path: item for path, item in whole["paths"].items() if surface in surfaces_describing(path)}
+    schemas = whole["components"]["schemas"]
+    kept: set[str] = set()
+    looked_at: list[Any] = [paths]
+    while looked_at:
+        for name in set(_referred_to(looked_at.pop())) - kept:
+            kept.add(name)
+            looked_at.append(schemas[name])
+    info = {**whole["info"], "title": f"Millrace: {surface}", "description": SURFACES[surface]}
+    components = {**whole["components"], "schemas": {name: schemas[name] for name in schemas if name in kept}}
+    return {**whole, "info": info, "paths": paths, "components": components}
+
+
+def _referred_to(part: Any) -> Iterator[str]:
+    """The schemas that a part of a document names."""
+    if isinstance(part, Mapping):
+        found = _SCHEMA.fullmatch(str(part.get("$ref", "")))
+        if found is not None:
+            yield found[1]
+        for member in part.values():
+            yield from _referred_to(member)
+    elif isinstance(part, list):
+        for member in part:
+            yield from _referred_to(member)
+
+
+_SCHEMA = re.compile(r"#/components/schemas/(.+)")

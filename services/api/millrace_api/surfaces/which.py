@@ -29,8 +29,21 @@ _ENVELOPES: Mapping[str, Envelope] = {"ops": OPS, "intake": INTAKE, "automation"
 
 def surface_of(scope: Scope) -> str:
     """The surface's name: ops, intake, automation or native."""
-    path = scope["path"]
-    if _is_under(path, _OPS) or (_is_under(path, ("/v1/webhooks",)) and is_signed(scope)):
+    return _surface_of(scope["path"], signed=is_signed(scope))
+
+
+def surfaces_describing(path: str) -> frozenset[str]:
+    """The surfaces in whose document a path stands: those that answer on it, however the caller proves who he is. What
+    only the gateway answers counts too: `ingest`, and the ops document's events."""
+    if _is_under(path, ("/ingest",)):
+        return frozenset({"ingest"})
+    if _is_under(path, ("/v1/events/fire",)):
+        return frozenset({"ops"})
+    return frozenset({_surface_of(path, signed=False), _surface_of(path, signed=_is_under(path, ("/v1/webhooks",)))})
+
+
+def _surface_of(path: str, *, signed: bool) -> str:
+    if _is_under(path, _OPS) or (_is_under(path, ("/v1/webhooks",)) and signed):
         return "ops"
     if _is_under(path, _INTAKE):
         return "intake"
