@@ -30,6 +30,7 @@ OPEN = {
     "GET /openapi.json",
     *(f"GET /openapi/{surface}.json" for surface in SURFACES),
     "GET /v1/receipts/{root}/proof",
+    "POST /connectors/{public_id}/webhook",
 }
 """What needs no key."""
 ANY_KEY = {"GET /v1/accounts/me"}

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
+from millrace_core import ids
 from tests.support.api_world import ApiWorld
 from tests.support.telling import tell
 
@@ -19,12 +20,14 @@ STEP = {"type": "transform", "config": {"value": 1}}
 FIELD = {"name": "name", "type": "text", "required": True}
 BODIES: Final[Mapping[str, Any]] = {
     "PATCH /v1/credentials/{id}": {"value": "another value"},
+    "PATCH /v1/keys/{id}": {"name": "another"},
     "POST /api/v1/intake-bots/{id}/submissions": {"data": {"name": "x"}},
     "POST /v1/forms/{id}/submissions": {"data": {"name": "x"}},
 }
 """Of routes that take no empty body; else those that change something are sent `{}`."""
-NOT_OF_AN_ACCOUNT: Final = {"/v1/receipts/", "/v1/safe-fields/"}
-"""Paths whose names are the same for all: a root that anyone may prove, a kind of things."""
+NOT_OF_AN_ACCOUNT: Final = {"/v1/receipts/", "/v1/safe-fields/", "/connectors/"}
+"""Paths whose names are the same for all, or public: a root that anyone may prove, a kind of things, a connection that
+checks by itself who sends to it."""
 NOT_SHOWN: Final = {"GET /v1/actions/runs/{id}"}
 """What its owner cannot read right after it was made: it is of another kind, or not over."""
 
@@ -74,6 +77,38 @@ async def _confirmation(api: ApiWorld, so_far: str) -> str:
     return await posted("/v1/actions/run", {"action": action, "params": {}})(api, so_far)
 
 
+async def _audit(api: ApiWorld, _: str) -> str:
+    id = ids.new_id(ids.AUDIT)
+    await api.execute(
+        "INSERT INTO read.audit (account, id, at, kind, actor) VALUES ($1, $2, now(), 'action.requested', 'key')",
+        api.account,
+        ids.uuid_of(id),
+    )
+    return id
+
+
+async def _execution(api: ApiWorld, _: str) -> str:
+    id = ids.new_id(ids.RUN)
+    await api.execute(
+        "INSERT INTO read.runs (id, account, status, plan_kind, created_at, input) "
+        "VALUES ($1, $2, 'running', 'workflow', now(), $3)",
+        ids.uuid_of(id),
+        api.account,
+        b"{}",
+    )
+    return id
+
+
+async def _integration(api: ApiWorld, so_far: str) -> str:
+    token = await MAKERS["/v1/credentials/"](api, so_far)
+    return await posted("/v1/integrations", {"provider": "slack", "credential": token})(api, so_far)
+
+
+async def _person(api: ApiWorld, so_far: str) -> str:
+    email = f"{secrets.token_hex(6)}@example.test"
+    return await posted("/v1/people", {"email": email, "role": "member"})(api, so_far)
+
+
 _CONTRACT: Mapping[str, Any] = {
     "surface": "admin",
     "roles": ["member"],
@@ -86,24 +121,31 @@ _FORM = {"name": "x", "fields": [FIELD]}
 MAKERS: Final[Mapping[str, Maker]] = {
     "/api/v1/intake-bots/": posted("/api/v1/intake-bots", _FORM),
     "/api/v1/intake-bots/{id}/submissions/": posted("", {"data": {"name": "x"}}),
+    "/api/workflows/": posted("/v1/workflows", {"name": "x", "nodes": [{"id": "a", **STEP}], "edges": []}),
     "/api/v1/webhooks/": posted("/api/v1/webhooks", {**_HOOK, "events": ["submission.created"]}),
     "/v1/actions/": posted("/v1/actions", _CONTRACT, unique="id"),
     "/v1/actions/confirmations/": _confirmation,
     "/v1/actions/runs/": projected("runs"),
+    "/v1/audit/": _audit,
     "/v1/chains/": posted("/v1/chains", {"name": "x", "steps": [STEP]}),
+    "/v1/connectors/": posted("/v1/connectors", {"connector": "stripe", "name": "x"}),
     "/v1/credentials/": posted("/v1/credentials", {"type": "api_key", "value": "some value"}, unique="name"),
     "/v1/customers/": told("customer.created", name="x"),
     "/v1/dead-letters/": projected("dead-letters"),
     "/v1/deliveries/": projected("deliveries"),
     "/v1/events/": projected("events"),
+    "/v1/executions/": _execution,
     "/v1/forms/": posted("/v1/forms", _FORM),
+    "/v1/integrations/": _integration,
     "/v1/jobs/": posted("/v1/jobs", {"name": "x", "step": STEP}),
     "/v1/keys/": posted("/v1/keys", {"name": "x", "scopes": ["read:runs"]}),
+    "/v1/people/": _person,
     "/v1/replays/": projected("replays"),
     "/v1/runs/": projected("runs"),
     "/v1/subscriptions/": _subscription,
     "/v1/tickets/": told("ticket.created", subject="x"),
     "/v1/webhooks/": posted("/v1/webhooks", _HOOK),
+    "/v1/workflows/": posted("/v1/workflows", {"name": "x", "nodes": [{"id": "a", **STEP}], "edges": []}),
 }
 
 
