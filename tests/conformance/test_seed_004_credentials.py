@@ -129,6 +129,22 @@ async def test_deleting_what_is_in_use_says_what_uses_it(api: ApiWorld, by: str)
     assert (await api.ask("DELETE", f"/v1/credentials/{credential['id']}")).status == 200
 
 
+async def test_a_workflow_uses_it_as_saved_and_as_published(api: ApiWorld) -> None:
+    credential = await made(api)
+    body = {"name": "tell", "nodes": [call(credential["id"])], "edges": [], "status": "published"}
+    workflow = (await api.ask("POST", "/v1/workflows", body)).data
+    refused = await api.ask("DELETE", f"/v1/credentials/{credential['id']}")
+    assert (refused.status, workflow["id"] in refused.error["message"]) == (409, True)
+    other = {"nodes": [{"id": "x", "type": "transform", "config": {"value": 1}}]}
+    assert (await api.ask("PATCH", f"/v1/workflows/{workflow['id']}", other)).status == 200
+    refused = await api.ask("DELETE", f"/v1/credentials/{credential['id']}")
+    assert refused.status == 409, "what events start still names it"
+    await api.ask("PATCH", f"/v1/workflows/{workflow['id']}", {"status": "published"})
+    assert (await api.ask("DELETE", f"/v1/credentials/{credential['id']}")).status == 200
+    missing = await api.ask("POST", "/v1/workflows", body)
+    assert missing.error["details"]["errors"][0]["where"] == "body.nodes.0.config.credential"
+
+
 async def test_a_step_names_one_that_is_there_and_the_plan_holds_no_value(api: ApiWorld) -> None:
     refused = await api.ask("POST", "/v1/jobs", {"name": "tell", "step": call("Nobody's")})
     assert refused.error["details"]["errors"][0]["where"] == "body.steps.0.config.credential"

@@ -70,6 +70,11 @@ async def _subscription(api: ApiWorld, so_far: str) -> str:
     return await posted("/v1/subscriptions", {"pattern": "e:a/b", "target": target})(api, so_far)
 
 
+async def _integration(api: ApiWorld, so_far: str) -> str:
+    credential = await MAKERS["/v1/credentials/"](api, "/v1/credentials/")
+    return await posted("/v1/integrations", {"provider": "slack", "credential": credential})(api, so_far)
+
+
 async def _confirmation(api: ApiWorld, so_far: str) -> str:
     action = f"risky.a{secrets.token_hex(4)}"
     contract = {**_CONTRACT, "confirmation": {"policy": "always"}}

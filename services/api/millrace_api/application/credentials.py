@@ -138,7 +138,8 @@ async def update(change: Change, account: str, id: str, named: dict[str, Any], *
 
 
 async def delete(change: Change, account: str, id: str) -> None:
-    """Raises Conflict, naming some, while jobs, chains or integrations use it. Steps under way that need it fail."""
+    """Raises Conflict, naming some, while a job, chain, workflow or integration uses it. Steps under way
+    that need it fail."""
     row = await _row(change.tx, account, id, "lock_credential")
     users = await _users(change.tx, account, row)
     if users:
@@ -189,10 +190,19 @@ async def _users(tx: Connection, account: str, credential: Row) -> list[str]:
     plans = [
         ids.prefixed(PLAN_PREFIX[row["kind"]], row["id"])
         for row in await tx.fetch(_SQL["plans_with_credentials"], account)
-        if any(named_in(step["config"]) in names for step in orjson.loads(row["definition"])["steps"])
+        if _is_named(names, orjson.loads(row["definition"])["steps"])
+    ]
+    workflows = [
+        ids.prefixed(ids.WORKFLOW, row["id"])
+        for row in await tx.fetch(_SQL["workflows_with_credentials"], account)
+        if any(_is_named(names, orjson.loads(plan)["nodes"]) for plan in (row["definition"], row["compiled"]) if plan)
     ]
     connected = await tx.fetch(_SQL["integrations_of_credential"], account, credential["id"])
-    return plans + [ids.prefixed(ids.INTEGRATION, row["id"]) for row in connected]
+    return plans + workflows + [ids.prefixed(ids.INTEGRATION, row["id"]) for row in connected]
+
+
+def _is_named(names: set[str], nodes: Sequence[dict[str, Any]]) -> bool:
+    return any(named_in(node.get("config")) in names for node in nodes)
 
 
 async def _row(tx: Connection, account: str, id: str, statement: str) -> Row:

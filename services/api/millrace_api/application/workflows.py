@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 import orjson
 
-from millrace_api.application import merging, plans, subscriptions
+from millrace_api.application import credentials, merging, plans, subscriptions
 from millrace_api.application.changes import Change
 from millrace_api.application.notation import stored
 from millrace_api.application.problems import Conflict, Invalid, NotFound, at
@@ -95,6 +95,7 @@ async def create(
     if total_now >= limits.WORKFLOWS_MAX:
         raise Conflict(f"This account has {total_now} workflows, the most it may have: delete some first.")
     id = ids.new_id(ids.WORKFLOW)
+    await _hold_credentials(change.tx, account, wanted)
     row: Row | None = await change.tx.fetchrow(
         _SQL["insert_workflow"],
         account,
@@ -204,6 +205,7 @@ async def _save(
 ) -> Row:
     account, id = current["account"], ids.prefixed(ids.WORKFLOW, current["id"])
     draft = _compiled(wanted, id=id, version=DRAFT_VERSION, egress=egress)
+    await _hold_credentials(change.tx, account, wanted)
     published, compiled = current["published"], current["compiled"]
     is_changed = compiled is None or _compiled(wanted, id=id, version=published, egress=egress) != bytes(compiled)
     if named == "published" and is_changed:
@@ -239,6 +241,11 @@ async def _row(tx: Connection, account: str, id: str, statement: str) -> Row:
     if row is None:
         raise NotFound("workflow", id)
     return row
+
+
+async def _hold_credentials(tx: Connection, account: str, wanted: Wanted) -> None:
+    configs = [(f"nodes.{index}.config", node.get("config")) for index, node in enumerate(wanted.nodes)]
+    await credentials.hold_all(tx, account, configs)
 
 
 # ── what is saved, checked ──────────────────────────────────────────────────────────────────────────────────────────

@@ -41,6 +41,13 @@ RETURNING *;
 SELECT kind, id, name, definition FROM control.plans
 WHERE account = $1 AND deleted_at IS NULL AND strpos(definition, '"credential"') > 0 ORDER BY id;
 
+-- What was saved last, and what events start.
+-- name: workflows_with_credentials
+SELECT id, definition, compiled FROM control.workflows
+WHERE account = $1 AND deleted_at IS NULL
+  AND (strpos(definition, '"credential"') > 0 OR position('"credential"'::bytea IN compiled) > 0)
+ORDER BY id;
+
 -- name: integrations_of_credential
 SELECT id FROM control.integrations WHERE account = $1 AND credential = $2 AND deleted_at IS NULL ORDER BY id;
 

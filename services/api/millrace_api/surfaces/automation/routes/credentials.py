@@ -58,7 +58,7 @@ async def update_credential(id: str, body: CredentialPatch, api: ApiHere, me: Ma
 
 @router.delete("/{id}", response_model=One[Deleted], responses=answers.WRITE)
 async def delete_credential(id: str, api: ApiHere, me: Manager) -> Response:
-    """409, naming them, while jobs, chains or integrations use it. Its value is erased."""
+    """409, naming them, while a job, chain, workflow or integration uses it. Its value is erased."""
     async with api.changes.begin() as change:
         await credentials.delete(change, me.account, id)
     return answers.deleted(id, at=answers.position_of(change))
