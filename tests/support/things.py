@@ -104,11 +104,6 @@ async def _execution(api: ApiWorld, _: str) -> str:
     return id
 
 
-async def _integration(api: ApiWorld, so_far: str) -> str:
-    token = await MAKERS["/v1/credentials/"](api, so_far)
-    return await posted("/v1/integrations", {"provider": "slack", "credential": token})(api, so_far)
-
-
 async def _person(api: ApiWorld, so_far: str) -> str:
     email = f"{secrets.token_hex(6)}@example.test"
     return await posted("/v1/people", {"email": email, "role": "member"})(api, so_far)
