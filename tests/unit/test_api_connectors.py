@@ -1,6 +1,7 @@
 """A connector in a process of its own: what it does wrong, it does to itself."""
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,38 @@ async def test_one_account_cannot_take_every_place(directory: Path) -> None:
         assert await ask(connectors, "context_providers", account="b") == []
     finally:
         await stopped(connectors)
+
+
+WORLD = """
+import asyncio, sys
+from pathlib import Path
+from millrace_api.connectors.processes import Connectors
+async def main():
+    connectors = Connectors(Path(sys.argv[1]), call_s=60)
+    given = {"connection": {"id": "con_1", "config": {}, "secrets": {}}}
+    print((await connectors.call("own", "identity_providers", given, account="a"))[0]["pid"], flush=True)
+    await connectors.call("own", "subscribers", given, account="a")
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other kernel ends a child with its parent")
+async def test_one_that_hangs_does_not_outlive_the_api(directory: Path) -> None:
+    api = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", WORLD, str(directory), stdout=asyncio.subprocess.PIPE
+    )
+    assert api.stdout is not None
+    child = int(await api.stdout.readline())
+    api.kill()
+    await api.wait()
+
+    def is_over() -> bool:
+        try:
+            return Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except OSError:
+            return True
+
+    await eventually(is_over, what="the child is over")
 
 
 async def stopped(connectors: Connectors) -> None:

@@ -52,8 +52,28 @@ class Thing(BaseModel):
     updated_at: datetime
 
 
+_TIMES = {"created_at": "2026-05-01T12:00:00Z", "updated_at": "2026-05-02T08:30:00Z"}
+_SUBSCRIPTION = {"id": "sub_1", "status": "active", "plan": "pro", "customer_id": "421"} | _TIMES
+_INVOICE = {"id": "in_2", "status": "paid", "amount": 12.5, "currency": "EUR", "customer_id": "421"} | _TIMES
+_CUSTOMER = {"id": "421", "name": "Adam Smith", "email": "adam@example.com", "status": None, "plan": "pro"} | _TIMES
+_TICKET = {
+    "id": "5519",
+    "subject": "No mail",
+    "status": "open",
+    "priority": "high",
+    "assignee": None,
+    "customer_id": "421",
+} | _TIMES
+
+
+def _example(**one: Any) -> ConfigDict:
+    return ConfigDict(extra="allow", json_schema_extra={"examples": [one]})
+
+
 class Ticket(Thing):
     """A ticket; its members as they were last told."""
+
+    model_config = _example(**_TICKET)
 
     subject: Any = None
     status: Any = None
@@ -65,6 +85,8 @@ class Ticket(Thing):
 class Customer(Thing):
     """A customer; its members as they were last told."""
 
+    model_config = _example(**_CUSTOMER)
+
     name: Any = None
     email: Any = None
     status: Any = None
@@ -72,6 +94,8 @@ class Customer(Thing):
 
 class WholeCustomer(Customer):
     """A customer with what belongs to it. At most 20 subscriptions, the newest first."""
+
+    model_config = _example(**_CUSTOMER, subscriptions=[_SUBSCRIPTION], latest_invoice=_INVOICE, open_tickets=1)
 
     subscriptions: list[Thing]
     latest_invoice: Thing | None
