@@ -29,6 +29,10 @@ async def test_automation_rules_come_before_webhooks_and_an_owner_may_change_it(
     hook = (await api.ask("POST", "/v1/webhooks", {"url": URL, "events": ["order.shipped"]})).data["id"]
     (own,) = (await api.ask("GET", f"/v1/subscriptions?target={hook}")).data
     assert own["priority"] == 400
+    first = await api.ask("PATCH", f"/v1/webhooks/{hook}", {"priority": 50})
+    assert first.data["priority"] == 50
+    (moved,) = (await api.ask("GET", f"/v1/subscriptions?target={hook}")).data
+    assert (moved["id"], moved["priority"]) == (own["id"], 50), "what it matches stays the same delivery"
     by_hand = {"pattern": "e:a/b", "target": {"type": "webhook", "id": hook}}
     assert (await api.ask("POST", "/v1/subscriptions", by_hand)).data["priority"] == 400
     changed = await api.ask("PATCH", f"/v1/subscriptions/{made['id']}", {"priority": 500})

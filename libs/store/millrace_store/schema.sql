@@ -439,6 +439,7 @@ CREATE TABLE control.webhook_endpoints (
     disabled_reason text,
     judged_since timestamp with time zone NOT NULL,
     style text NOT NULL,
+    priority integer NOT NULL,
     CONSTRAINT webhook_endpoints_disabled_reason_check CHECK ((disabled_reason = ANY (ARRAY['requested'::text, 'gone'::text, 'failing'::text]))),
     CONSTRAINT webhook_endpoints_style_check CHECK ((style = ANY (ARRAY['standard'::text, 'ops'::text])))
 );

@@ -163,6 +163,13 @@ async def remove(change: Change, account: str, uuid: UUID) -> None:
     await change.publish(subscription_entry(row))
 
 
+async def set_priority(change: Change, account: str, uuid: UUID, priority: int) -> None:
+    """Of a subscription that the caller has locked."""
+    row = await change.tx.fetchrow(_SQL["set_priority"], account, uuid, priority, change.now)
+    assert row is not None
+    await change.publish(subscription_entry(row))
+
+
 async def managed(change: Change, account: str, endpoint: UUID) -> Sequence[Row]:
     """The subscriptions an endpoint's list of events stands for, locked."""
     return await change.tx.fetch(_SQL["lock_managed"], account, endpoint)

@@ -52,6 +52,7 @@ class EndpointView:
     disabled_reason: Literal["requested", "gone", "failing"] | None
     old_secret_until: datetime | None
     style: Style
+    priority: int
     version: int
     created_at: datetime
     updated_at: datetime
@@ -77,6 +78,7 @@ class Wanted:
     concurrency: int = 32
     rate: float | None = None
     style: Style = "standard"
+    priority: int = subscriptions.PRIORITY["webhook"]
 
 
 async def create(
@@ -101,6 +103,7 @@ async def create(
         wanted.rate,
         change.now,
         wanted.style,
+        wanted.priority,
     )
     assert row is not None
     await change.publish(endpoint_entry(row))
@@ -164,10 +167,11 @@ async def update(
         merged.rate,
         change.now,
         merged.style,
+        merged.priority,
     )
     assert row is not None
     await change.publish(endpoint_entry(row))
-    if list(merged.events) != view.events:
+    if (list(merged.events), merged.priority) != (view.events, view.priority):
         await _resubscribe(change, account, row, _patterns(merged.events))
     return EndpointView(**_fields(row))
 
@@ -213,7 +217,7 @@ async def forget_old_secrets(change: Change) -> int:
 async def _subscribe(change: Change, account: str, endpoint: Row, patterns: Sequence[str]) -> None:
     target = Target("webhook", ids.prefixed(ids.ENDPOINT, endpoint["id"]))
     for pattern in patterns:
-        wanted = subscriptions.Wanted(pattern=pattern, target=target)
+        wanted = subscriptions.Wanted(pattern=pattern, target=target, priority=endpoint["priority"])
         await subscriptions.insert(change, account, wanted, target=endpoint["id"], managed_by=endpoint["id"])
 
 
@@ -223,6 +227,8 @@ async def _resubscribe(change: Change, account: str, endpoint: Row, patterns: Se
     for row in await subscriptions.managed(change, account, endpoint["id"]):
         if row["pattern"] in patterns and row["pattern"] not in kept:
             kept.add(row["pattern"])
+            if row["priority"] != endpoint["priority"]:
+                await subscriptions.set_priority(change, account, row["id"], endpoint["priority"])
         else:
             await subscriptions.remove(change, account, row["id"])
     await _subscribe(change, account, endpoint, [pattern for pattern in patterns if pattern not in kept])
@@ -299,6 +305,7 @@ def _fields(row: Row) -> Mapping[str, Any]:
         "disabled_reason",
         "old_secret_until",
         "style",
+        "priority",
         "version",
         "created_at",
         "updated_at",

@@ -24,6 +24,10 @@ SET version = version + 1, pattern = $3, filter = $4, "where" = $5, priority = $
 WHERE account = $1 AND id = $2
 RETURNING *;
 
+-- name: set_priority
+UPDATE control.subscriptions SET version = version + 1, priority = $3, updated_at = $4 WHERE account = $1 AND id = $2
+RETURNING *;
+
 -- name: delete_subscription
 UPDATE control.subscriptions SET version = version + 1, deleted_at = $3, updated_at = $3
 WHERE account = $1 AND id = $2

@@ -1,9 +1,10 @@
 -- name: insert_endpoint
 INSERT INTO control.webhook_endpoints
     (account, id, version, url, description, events, sealed_secret, enabled, retry_schedule_s, timeout_s, concurrency,
-     rate, created_at, updated_at, judged_since, disabled_at, disabled_reason, style)
+     rate, created_at, updated_at, judged_since, disabled_at, disabled_reason, style,
+     priority)
 VALUES ($1, $2, 1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $12, CASE WHEN NOT $7 THEN $12::timestamptz END,
-        CASE WHEN NOT $7 THEN 'requested' END, $13)
+        CASE WHEN NOT $7 THEN 'requested' END, $13, $14)
 RETURNING *;
 
 -- name: get_endpoint
@@ -25,6 +26,7 @@ SELECT count(*) AS total FROM control.webhook_endpoints WHERE account = $1 AND d
 UPDATE control.webhook_endpoints
 SET version = version + 1, url = $3, description = $4, events = $5, enabled = $6, retry_schedule_s = $7,
     timeout_s = $8, concurrency = $9, rate = $10, updated_at = $11, style = $12,
+    priority = $13,
     judged_since = CASE WHEN url <> $3 OR $6 AND NOT enabled THEN $11 ELSE judged_since END,
     disabled_at = CASE WHEN $6 THEN NULL ELSE COALESCE(disabled_at, $11) END,
     disabled_reason = CASE WHEN $6 THEN NULL ELSE COALESCE(disabled_reason, 'requested') END

@@ -371,6 +371,9 @@ Style = Annotated[
     webhooks.Style,
     Field(description="`ops` sends `X-OpsIQ-Signature` and its like, too; left out = that for signed callers only."),
 ]
+WebhookPriority = Annotated[
+    Priority, Field(description="When it is started among those that hear the same event: lower starts first.")
+]
 Secret = Annotated[str, Field(max_length=webhooks.SECRET_CHARS_MAX, description="Left out, a good one is made.")]
 
 
@@ -385,6 +388,7 @@ class NewWebhook(Body):
     concurrency: Concurrency = 32
     rate: Rate | None = None
     style: Style | None = None
+    priority: WebhookPriority = subscriptions.PRIORITY["webhook"]
 
     def wanted(self, *, style: webhooks.Style) -> webhooks.Wanted:
         """`style` is that of a caller who names none."""
@@ -398,6 +402,7 @@ class NewWebhook(Body):
             concurrency=self.concurrency,
             rate=self.rate,
             style=self.style or style,
+            priority=self.priority,
         )
 
 
@@ -411,6 +416,7 @@ class WebhookPatch(Patch):
     concurrency: Concurrency = LEFT_OUT
     rate: Rate | None = None
     style: Style = LEFT_OUT
+    priority: WebhookPriority = LEFT_OUT
 
 
 class SecretRotation(Body):
