@@ -8,4 +8,4 @@ OWNER = "owner"
 
 def actor_of(key: ApiKey) -> Actor:
     """A key that is nobody's in particular is the account's own."""
-    return Actor(account=key.account, key=key.id, role=getattr(key, "role", None) or OWNER)
+    return Actor(account=key.account, key=key.id, role=key.role or OWNER)

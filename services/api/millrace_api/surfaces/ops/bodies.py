@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import Body
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from millrace_core import limits
 
@@ -33,22 +33,49 @@ ContractDocument = Annotated[
 ]
 
 
+Prompt = Annotated[
+    str, Field(min_length=1, max_length=limits.PROMPT_CHARS_MAX, description="One thing to be done, in English.")
+]
+
+
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
 class RunAction(_Body):
-    """A call of a registered action."""
+    """A call of a registered action: named with its parameters, or asked for in words."""
 
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "examples": [{"action": "saas.send_kb_link", "params": {"ticket_id": 5519, "article": "reset-password"}}]
+            "examples": [
+                {"action": "saas.send_kb_link", "params": {"ticket_id": 5519, "article": "reset-password"}},
+                {"prompt": "refund Adam's last invoice"},
+            ]
         },
     )
 
-    action: str = Field(max_length=limits.ACTION_NAME_CHARS_MAX, description="The id of its contract.")
+    action: str | None = Field(
+        default=None, max_length=limits.ACTION_NAME_CHARS_MAX, description="The id of its contract."
+    )
     params: dict[str, Any] = Field(default_factory=dict, description="As the contract's schema has them.")
+    prompt: Prompt | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "RunAction":
+        if (self.action is None) == (self.prompt is None) or (self.prompt is not None and self.params):
+            raise ValueError("give action and params, or prompt alone")
+        return self
+
+
+class ResolvePrompt(_Body):
+    """What is wanted, in words."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"prompt": "refund Adam's last invoice"}]}
+    )
+
+    prompt: Prompt
 
 
 class Confirm(_Body):

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from millrace_api.application import action_calls, actions, audit, runs
+from millrace_api.application import action_calls, actions, audit, intents, runs
 from millrace_api.application.action_calls import Actor, Call, ConfirmationView
 from millrace_api.application.actions import ActionView, NewActionView, VersionView
 from millrace_api.application.api import Api
@@ -19,9 +19,10 @@ from millrace_api.surfaces.once import Once, OnceHere
 from millrace_api.surfaces.ops import answers
 from millrace_api.surfaces.ops.actors import actor_of
 from millrace_api.surfaces.ops.answers import Deleted, Many
-from millrace_api.surfaces.ops.bodies import Confirm, ContractDocument, RunAction
+from millrace_api.surfaces.ops.bodies import Confirm, ContractDocument, ResolvePrompt, RunAction
 from millrace_core import ids
 from millrace_core.clock import utc_now
+from millrace_core.intents import Resolved
 from millrace_web import scopes
 from millrace_web.positions import Position
 
@@ -66,6 +67,33 @@ class Asked(BaseModel):
     confirmation: Card
 
 
+class Understood(BaseModel):
+    """What a prompt comes to."""
+
+    status: Literal["resolved"]
+    action: str
+    params: dict[str, Any]
+    surface: str
+    roles: list[str]
+    confirmation_required: bool
+    params_hash: str
+
+
+class AskedBack(BaseModel):
+    """A prompt that could mean several things, or lacks something. Nothing was done."""
+
+    status: Literal["clarification_required"]
+    question: str
+    options: list[str]
+
+
+class NotDone(BaseModel):
+    """A prompt that cannot be done. Nothing was."""
+
+    status: Literal["refused"]
+    reason: str
+
+
 ANSWERED: dict[int | str, dict[str, Any]] = {
     202: {"model": ActionRun, "description": "It is not over yet: read it again."},
     **answers.WRITE,
@@ -97,7 +125,7 @@ async def list_actions(api: ApiHere, me: Reader, listing: ListingHere) -> Respon
 # ── calls ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 @router.post(
     "/run",
-    response_model=ActionRun,
+    response_model=ActionRun | AskedBack | NotDone,
     responses=ANSWERED | {202: {"model": Asked | ActionRun, "description": "A person is asked first; or it runs."}},
 )
 async def run_action(body: RunAction, api: ApiHere, me: Runner, once: OnceHere) -> Response:
@@ -105,11 +133,34 @@ async def run_action(body: RunAction, api: ApiHere, me: Runner, once: OnceHere) 
     person confirms. With an `Idempotency-Key` the action is run once, however often it is asked for."""
     actor, now = actor_of(me), utc_now(api.clock)
     await _claimed(api, once)
+    action, params = body.action, body.params
+    if body.prompt is not None:
+        outcome = await intents.resolve(api, actor, body.prompt)
+        if not isinstance(outcome, Resolved):
+            return await _kept_as(api, once, answers.one(intents.shown(outcome)))
+        action, params = outcome.action, dict(outcome.params)
     async with api.database.reading() as tx:
-        call = await action_calls.let_in(tx, actor, body.action, body.params, maker=api.keys, now=now)
+        call = await action_calls.let_in(tx, actor, action or "", params, maker=api.keys, now=now)
     if call.needs_confirmation:
-        return await ask_first(api, call, once, prompt=None)
-    return await _kept(api, once, *await run_now(api, call, run=once.id_for(ids.RUN)))
+        return await ask_first(api, call, once, prompt=body.prompt)
+    return await _kept(api, once, *await run_now(api, call, run=once.id_for(ids.RUN), prompt=body.prompt))
+
+
+@router.post("/resolve", response_model=Understood | AskedBack | NotDone, responses=answers.WRITE)
+async def resolve_prompt(body: ResolvePrompt, api: ApiHere, me: Runner, once: OnceHere) -> Response:
+    """Find out what a prompt comes to, and do nothing: a registered action with parameters out of the prompt and the
+    live data; or a question, where it could mean several things; or a refusal. Never a guess."""
+    actor, now = actor_of(me), utc_now(api.clock)
+    await _claimed(api, once)
+    outcome = await intents.resolve(api, actor, body.prompt)
+    view = intents.shown(outcome)
+    if isinstance(outcome, Resolved):
+        async with api.database.reading() as tx:
+            call = await action_calls.let_in(tx, actor, outcome.action, outcome.params, maker=api.keys, now=now)
+        contract = call.registered.contract
+        view |= {"surface": contract.surface, "roles": list(contract.roles)}
+        view |= {"confirmation_required": call.needs_confirmation, "params_hash": call.arguments_hash}
+    return await _kept_as(api, once, answers.one(view))
 
 
 @router.get("/runs/{id}", response_model=ActionRun, responses=answers.READ)
@@ -247,7 +298,11 @@ async def _claimed(api: Api, once: Once) -> None:
 async def _kept(api: Api, once: Once, view: dict[str, Any], place: Place) -> Response:
     at = Position(place.topic, place.partition, place.offset)
     answer = answers.one(view, status=202 if view["status"] == "running" else 200, at=at)
-    if once.key is not None and view["status"] != "running":
+    return answer if view["status"] == "running" else await _kept_as(api, once, answer)
+
+
+async def _kept_as(api: Api, once: Once, answer: Response) -> Response:
+    if once.key is not None:
         async with api.database.writing() as tx:
             await once.claim(tx, now=utc_now(api.clock))
             await once.keep(tx, answer)
