@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query
+from fastapi import APIRouter, Depends, Query
 from pydantic import AwareDatetime
 from starlette.responses import Response
 
@@ -33,7 +33,6 @@ from millrace_api.surfaces.calls import (
 )
 from millrace_api.surfaces.native import bodies
 from millrace_api.surfaces.once import OnceHere
-from millrace_core import limits
 from millrace_core.clock import utc_now
 from millrace_web import scopes
 
@@ -85,16 +84,6 @@ async def get_dead_letter(id: str, api: ApiHere, me: Reader) -> Response:
     return answers.one(await api.found(lambda tx: dead_letters.get(tx, me.account, id)))
 
 
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        max_length=limits.IDEMPOTENCY_KEY_CHARS_MAX,
-        min_length=1,
-        description="A letter is sent again once for each key, and once without one.",
-    ),
-]
-
-
 @router.post("/redrive", response_model=One[Redriven], responses=answers.WRITE)
 async def redrive_dead_letters(body: bodies.LettersToRedrive, api: ApiHere, me: Publisher, once: OnceHere) -> Response:
     """Send dead letters again that were never sent again, oldest first, 1,000 at most: call again, under a new
@@ -112,10 +101,13 @@ async def redrive_dead_letters(body: bodies.LettersToRedrive, api: ApiHere, me: 
 
 
 @router.post("/{id}/redrive", status_code=202, response_model=One[DeadLetterView], responses=answers.WRITE)
-async def redrive_dead_letter(id: str, api: ApiHere, me: Publisher, idempotency_key: IdempotencyKey = None) -> Response:
-    """Send a dead letter again; 200 and nothing more when it was under this key before. 409 when its kind cannot be."""
-    letter, is_new = await redriving.one(api.database, api.log, _asker(api, me, idempotency_key), id)
-    return answers.one(letter, status=202 if is_new else 200)
+async def redrive_dead_letter(id: str, api: ApiHere, me: Publisher, once: OnceHere) -> Response:
+    """Send a dead letter again: once without an Idempotency-Key (200 and nothing more when it was before), and once
+    more for each. 409 when its kind cannot be."""
+    async with once.holding(api) as holding:
+        letter, is_new = await redriving.one(api.database, api.log, _asker(api, me, once.key), id)
+        holding.answer = answers.one(letter, status=202 if is_new else 200)
+    return holding.answered()
 
 
 def _asker(api: ApiHere, me: Caller, key: str | None) -> Asker:

@@ -15,6 +15,8 @@ from millrace_api.surfaces import answers
 from millrace_api.surfaces.answers import Deleted, Many, One
 from millrace_api.surfaces.calls import ApiHere, Caller, ListingHere, StrictRoute, caller
 from millrace_api.surfaces.native import bodies
+from millrace_api.surfaces.once import Once, OnceHere
+from millrace_core import ids
 from millrace_web import scopes
 from millrace_web.positions import Position
 
@@ -60,14 +62,14 @@ _decode_run_body = msgspec.json.Decoder(_RunBody).decode
 
 
 @jobs.post("", status_code=201, response_model=One[PlanView], responses=answers.WRITE)
-async def create_job(body: bodies.NewJob, api: ApiHere, me: Manager) -> Response:
-    return await _create(api, me, "job", body.wanted())
+async def create_job(body: bodies.NewJob, api: ApiHere, me: Manager, once: OnceHere) -> Response:
+    return await _create(api, me, once, "job", body.wanted())
 
 
 @chains.post("", status_code=201, response_model=One[PlanView], responses=answers.WRITE)
-async def create_chain(body: bodies.NewChain, api: ApiHere, me: Manager) -> Response:
+async def create_chain(body: bodies.NewChain, api: ApiHere, me: Manager, once: OnceHere) -> Response:
     """Steps in a line: each sees the outputs before it as `steps.<id>` and the last as `previous`."""
-    return await _create(api, me, "chain", body.wanted())
+    return await _create(api, me, once, "chain", body.wanted())
 
 
 @jobs.get("", response_model=Many[PlanView], responses=answers.READ)
@@ -117,23 +119,24 @@ async def delete_chain(id: str, api: ApiHere, me: Manager) -> Response:
 @jobs.post(
     "/{id}/run", status_code=202, response_model=One[StartedRun], responses=answers.WRITE, openapi_extra=_RUN_BODY
 )
-async def run_job(id: str, request: Request, api: ApiHere, me: Starter) -> Response:
+async def run_job(id: str, request: Request, api: ApiHere, me: Starter, once: OnceHere) -> Response:
     """Start a run by hand. Send the answer's `X-Millrace-Position` with the GET to be sure to find it."""
-    return await _run(api, me, "job", id, await request.body())
+    return await _run(api, me, once, "job", id, await request.body())
 
 
 @chains.post(
     "/{id}/run", status_code=202, response_model=One[StartedRun], responses=answers.WRITE, openapi_extra=_RUN_BODY
 )
-async def run_chain(id: str, request: Request, api: ApiHere, me: Starter) -> Response:
+async def run_chain(id: str, request: Request, api: ApiHere, me: Starter, once: OnceHere) -> Response:
     """Start a run by hand. Send the answer's `X-Millrace-Position` with the GET to be sure to find it."""
-    return await _run(api, me, "chain", id, await request.body())
+    return await _run(api, me, once, "chain", id, await request.body())
 
 
-async def _create(api: Api, me: Caller, kind: Kind, wanted: plans.Wanted) -> Response:
-    async with api.changes.begin() as change:
-        made = await plans.create(change, me.account, kind, wanted, egress=api.egress)
-    return answers.one(made, status=201, at=answers.position_of(change))
+async def _create(api: Api, me: Caller, once: Once, kind: Kind, wanted: plans.Wanted) -> Response:
+    async with once.changing(api) as doing:
+        made = await plans.create(doing.change, me.account, kind, wanted, egress=api.egress)
+        doing.answer = answers.one(made, status=201)
+    return doing.answered()
 
 
 async def _list(api: Api, me: Caller, kind: Kind, listing: ListingHere) -> Response:
@@ -160,17 +163,19 @@ async def _delete(api: Api, me: Caller, kind: Kind, id: str) -> Response:
     return answers.deleted(id, at=answers.position_of(change))
 
 
-async def _run(api: Api, me: Caller, kind: Kind, id: str, body: bytes) -> Response:
+async def _run(api: Api, me: Caller, once: Once, kind: Kind, id: str, body: bytes) -> Response:
     try:
         input = _decode_run_body(body or b"{}").input
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise Invalid(f"not a run: {error}", where="input") from None
-    async with api.database.asking() as tx:
-        plan = await plans.compiled(tx, me.account, kind, id)
-    started = await runs.start(api.log, me.account, plan, input=bytes(input), requested_by=me.id)
-    place = started.place
-    return answers.one(
-        StartedRun(id=started.id, status=started.status).model_dump(),
-        status=202,
-        at=Position(place.topic, place.partition, place.offset),
-    )
+    async with once.holding(api) as holding:
+        async with api.database.asking() as tx:
+            plan = await plans.compiled(tx, me.account, kind, id)
+        run = once.id_for(ids.RUN)
+        started = await runs.start(api.log, me.account, plan, input=bytes(input), requested_by=me.id, id=run)
+        holding.answer = answers.one(
+            StartedRun(id=started.id, status=started.status).model_dump(),
+            status=202,
+            at=Position(started.place.topic, started.place.partition, started.place.offset),
+        )
+    return holding.answered()

@@ -54,10 +54,12 @@ async def get_replay(id: str, api: ApiHere, me: Reader) -> Response:
 
 
 @router.post("/replays/{id}/cancel", response_model=One[ReplayView], responses=answers.WRITE)
-async def cancel_replay(id: str, api: ApiHere, me: Publisher) -> Response:
+async def cancel_replay(id: str, api: ApiHere, me: Publisher, once: OnceHere) -> Response:
     """End a replay; 409 when it is over. What it has written already goes its way."""
-    async with api.database.writing() as tx:
-        return answers.one(await replays.cancel(tx, me.account, id, now=_now(api), requested_by=me.id))
+    async with once.changing(api) as doing:
+        ended = await replays.cancel(doing.tx, me.account, id, now=_now(api), requested_by=me.id)
+        doing.answer = answers.one(ended)
+    return doing.answered()
 
 
 def _now(api: ApiHere) -> datetime:

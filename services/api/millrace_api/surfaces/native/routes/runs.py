@@ -12,6 +12,7 @@ from millrace_api.surfaces import answers
 from millrace_api.surfaces.answers import Many, One
 from millrace_api.surfaces.calls import ApiHere, Caller, ListingHere, StrictRoute, arrived, caller, micros
 from millrace_api.surfaces.native.routes.plans import StartedRun
+from millrace_api.surfaces.once import OnceHere
 from millrace_web import scopes
 from millrace_web.positions import Position
 
@@ -56,13 +57,14 @@ async def trace_run(id: str, api: ApiHere, me: Reader) -> Response:
 
 
 @router.post("/{id}/cancel", status_code=202, response_model=One[StartedRun], responses=answers.WRITE)
-async def cancel_run(id: str, api: ApiHere, me: Manager) -> Response:
+async def cancel_run(id: str, api: ApiHere, me: Manager, once: OnceHere) -> Response:
     """Ask for a run's end; 409 when it is over. A step that is under way outside is not called back."""
-    run = await api.found(lambda tx: runs.get(tx, me.account, id))
-    asked = await runs.cancel(api.log, me.account, run, requested_by=me.id)
-    place = asked.place
-    return answers.one(
-        StartedRun(id=asked.id, status=asked.status).model_dump(),
-        status=202,
-        at=Position(place.topic, place.partition, place.offset),
-    )
+    async with once.holding(api) as holding:
+        run = await api.found(lambda tx: runs.get(tx, me.account, id))
+        asked = await runs.cancel(api.log, me.account, run, requested_by=me.id)
+        holding.answer = answers.one(
+            StartedRun(id=asked.id, status=asked.status).model_dump(),
+            status=202,
+            at=Position(asked.place.topic, asked.place.partition, asked.place.offset),
+        )
+    return holding.answered()

@@ -21,6 +21,7 @@ from millrace_api.surfaces.calls import (
     micros,
 )
 from millrace_api.surfaces.native import bodies
+from millrace_api.surfaces.once import OnceHere
 from millrace_core import ids
 from millrace_web import scopes
 from millrace_web.authentication import require
@@ -34,12 +35,13 @@ TargetQuery = Annotated[str | None, Query(max_length=64, description="Only those
 
 
 @router.post("", status_code=201, response_model=One[SubscriptionView], responses=answers.WRITE)
-async def create_subscription(body: bodies.NewSubscription, api: ApiHere, me: Manager) -> Response:
+async def create_subscription(body: bodies.NewSubscription, api: ApiHere, me: Manager, once: OnceHere) -> Response:
     """Start a job, a chain or a delivery for each event that matches. Holds for every event published after this
     answer."""
-    async with api.changes.begin() as change:
-        made = await subscriptions.create(change, me.account, body.wanted())
-    return answers.one(made, status=201, at=answers.position_of(change))
+    async with once.changing(api) as doing:
+        made = await subscriptions.create(doing.change, me.account, body.wanted())
+        doing.answer = answers.one(made, status=201)
+    return doing.answered()
 
 
 @router.get("", response_model=Many[SubscriptionView], responses=answers.READ)
@@ -57,15 +59,20 @@ async def list_subscriptions(api: ApiHere, me: Reader, listing: ListingHere, tar
     responses=answers.WRITE,
     dependencies=[Depends(require(scopes.READ_SUBSCRIPTIONS))],
 )
-async def backtest_subscription(body: bodies.Backtest, api: ApiHere, me: EventReader, cursors: CursorsHere) -> Response:
+async def backtest_subscription(
+    body: bodies.Backtest, api: ApiHere, me: EventReader, cursors: CursorsHere, once: OnceHere
+) -> Response:
     """What a new or changed subscription would have matched, started and cost by the events of the last days, and what
     it matches otherwise than it does now. Sends nothing. Needs `read:events` and `read:subscriptions`. One call looks
     at 200,000 events or for 5 seconds; while `meta.has_more`, ask again with `cursor` and add up."""
     asked = body.asked()
     on = None if body.cursor is None else from_cursor(cursors, body.cursor, me.account, body.listing)
-    await api.arrivals.caught_up()
-    report, rest = await api.backtests.report(me.account, asked, on=on)
-    return answers.part(report, None if rest is None else to_cursor(cursors, rest, me.account, body.listing))
+    async with once.holding(api) as holding:
+        await api.arrivals.caught_up()
+        report, rest = await api.backtests.report(me.account, asked, on=on)
+        cursor = None if rest is None else to_cursor(cursors, rest, me.account, body.listing)
+        holding.answer = answers.part(report, cursor)
+    return holding.answered()
 
 
 @router.get("/{id}", response_model=One[SubscriptionView], responses=answers.READ)
