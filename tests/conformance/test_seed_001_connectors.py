@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from millrace_core import actions
 from millrace_core.clock import SystemClock
@@ -88,6 +89,14 @@ async def test_what_means_nothing_is_received(api: ApiWorld) -> None:
     made = await connect(api, connector="stripe", secrets={"webhook_secret": SECRET})
     body = stripe_event("evt_3", "charge.refunded", {"id": "ch_1"})
     assert (await post(api, made["webhook_path"], body, stripe_headers(body))).json == {"received": True, "events": 0}
+
+
+async def test_a_webhook_may_have_any_query_and_headers(api: ApiWorld) -> None:
+    config = {"events": [{"event": "a.b"}], "unsigned": True}
+    made = await connect(api, connector="http_json", config=config)
+    url = URL(f"{api.url}{made['webhook_path']}?a=%FF", encoded=True)
+    async with api.session.post(url, data=b"{}", headers={"x-odd": "\u00e9"}) as answer:
+        assert answer.status == 200, await answer.read()
 
 
 async def test_nothing_is_at_an_address_that_is_not_there(api: ApiWorld) -> None:
@@ -213,8 +222,15 @@ async def test_mirror_connectors_hear_events_at_their_priority(api: ApiWorld) ->
         assert heard == {("e:ops/invoice.paid", 300), ("e:ops/ticket.*", 300)}
         again = (await api.ask("POST", f"/v1/connectors/{made['id']}/refresh")).json
         assert again["mirror_webhook"] == hook
+        changed = {"secrets": {"signing_secret": "another-to-both-sides"}}
+        kept = (await api.ask("PATCH", f"/v1/connectors/{made['id']}", changed)).json
+        version = (await api.ask("GET", f"/v1/webhooks/{hook}")).data["version"]
+        assert (kept["mirror_webhook"], version) == (hook, endpoint["version"] + 1), "it is signed with the new one"
+        await api.ask("DELETE", f"/v1/webhooks/{hook}")
+        anew = (await api.ask("POST", f"/v1/connectors/{made['id']}/refresh")).json["mirror_webhook"]
+        assert anew not in (hook, None)
         await api.ask("DELETE", f"/v1/connectors/{made['id']}")
-        assert (await api.ask("GET", f"/v1/webhooks/{hook}")).status == 404
+        assert (await api.ask("GET", f"/v1/webhooks/{anew}")).status == 404
 
 
 CONTRACT = {

@@ -12,7 +12,7 @@ import pytest
 from millrace_api.connectors.host import NoConnector, answered, loaded
 from millrace_api.connectors.processes import SHIPPED, folders
 from millrace_core import limits
-from millrace_core.connectors import CALLS, WIRE_NAMES, Handled, Refusal, declared, handled, subscriber
+from millrace_core.connectors import CALLS, WIRE_NAMES, Handled, Refusal, check_config, declared, handled, subscriber
 from millrace_core.errors import Reject
 
 NOW_MS = 1_790_000_000_000
@@ -60,6 +60,19 @@ def test_events_are_taken_in_order() -> None:
 def test_what_is_no_answer_is_refused(answer: Any) -> None:
     with pytest.raises(Reject):
         handled(answer, now_ms=NOW_MS)
+
+
+def test_nothing_is_deeper_than_json_may_be() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(300):
+        deep = {"a": deep}
+    for wrong in ([{"event": "a.b", "payload": deep}], {"answer": deep}):
+        with pytest.raises(Reject):
+            handled(wrong, now_ms=NOW_MS)
+    with pytest.raises(Reject):
+        declared("register_actions", [deep])
+    with pytest.raises(Reject):
+        check_config(deep)
 
 
 def test_declarations_are_lists_of_objects() -> None:

@@ -21,7 +21,7 @@ import orjson
 
 from millrace_core import event_names, limits
 from millrace_core.errors import Reject
-from millrace_core.event import Posted, check_key, checked_properties, parse_timestamp
+from millrace_core.event import Posted, check_depth, check_key, checked_properties, parse_timestamp
 from millrace_core.identifiers import identifier_of
 
 Declaration = Literal["identity_providers", "context_providers", "register_actions", "subscribers"]
@@ -94,6 +94,7 @@ def handled(result: Any, *, now_ms: int) -> Handled | Refusal:
         raise Reject(f"`events` must be a list of at most {limits.CONNECTOR_EVENTS_MAX}")
     if answer is not None and not isinstance(answer, dict):
         raise Reject("`answer` must be an object")
+    check_depth(answer)
     return Handled([_event(index, event, now_ms) for index, event in enumerate(events)], answer)
 
 
@@ -140,6 +141,7 @@ def declared(call: Declaration, result: Any) -> list[dict[str, Any]]:
         raise Reject(f"{call} must answer a list of at most {limits.CONNECTOR_DECLARED_MAX} objects")
     if not all(isinstance(one, dict) for one in result):
         raise Reject(f"{call} must answer a list of objects")
+    check_depth(result)
     if len(orjson.dumps(result)) > limits.CONNECTOR_DECLARED_BYTES_MAX:
         raise Reject(f"{call} answered more than {limits.CONNECTOR_DECLARED_BYTES_MAX} bytes")
     if call == "subscribers":
@@ -162,5 +164,6 @@ def subscriber(declaration: Mapping[str, Any]) -> Subscriber:
 
 def check_config(config: Mapping[str, Any]) -> None:
     """Raises Reject unless this may be a connection's configuration."""
+    check_depth(config)
     if len(orjson.dumps(config)) > limits.CONNECTOR_CONFIG_BYTES_MAX:
         raise Reject(f"it is over {limits.CONNECTOR_CONFIG_BYTES_MAX} bytes")

@@ -315,10 +315,13 @@ async def _mirror(change: Change, here: Here, account: str, prepared: Prepared, 
     """The endpoint that the connector's subscribers are now; the one before is left as it is, or goes."""
     wanted = _mirrored(prepared.declared, prepared.wanted, here.egress)
     if before is not None and before["endpoint"] is not None:
-        had = _mirrored(orjson.loads(before["declared"]), _wanted(here, account, before), here.egress)
-        if had == wanted:
-            return UUID(str(before["endpoint"]))
-        await _remove_endpoint(change, account, before["endpoint"])
+        current = _wanted(here, account, before)
+        if _mirrored(orjson.loads(before["declared"]), current, here.egress) == wanted:
+            endpoint = UUID(str(before["endpoint"]))
+            if await _kept(change, here, account, endpoint, current, prepared.wanted):
+                return endpoint
+        else:
+            await _remove_endpoint(change, account, before["endpoint"])
     if wanted is None:
         return None
     url, patterns = wanted
@@ -336,6 +339,19 @@ async def _mirror(change: Change, here: Here, account: str, prepared: Prepared, 
         subscription = subscriptions.Wanted(pattern=pattern, target=target, priority=priority)
         await subscriptions.insert(change, account, subscription, target=endpoint, managed_by=endpoint)
     return endpoint
+
+
+async def _kept(change: Change, here: Here, account: str, endpoint: UUID, before: Wanted, after: Wanted) -> bool:
+    """Sign what goes there with the secret that is now the connection's. False when its owner has deleted it."""
+    id, secret = ids.prefixed(ids.ENDPOINT, endpoint), after.secrets.get(SIGNING_SECRET)
+    try:
+        if secret is None or secret == before.secrets.get(SIGNING_SECRET):
+            await webhooks.get(change.tx, account, id)
+        else:
+            await webhooks.rotate_secret(change, account, id, secret=secret, grace_s=0, ring=here.ring)
+    except NotFound:
+        return False
+    return True
 
 
 async def _remove_endpoint(change: Change, account: str, endpoint: UUID) -> None:

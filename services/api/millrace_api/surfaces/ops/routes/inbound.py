@@ -54,7 +54,8 @@ async def receive_webhook(public_id: PublicId, request: Request, api: ApiHere) -
         open_to_all(request)
         raise
     note(request.scope, request.app.state.open_rate.take(f"connection {connection.id}", OPEN_PLAN))
-    inbound = Inbound(request.method, dict(request.headers), request.url.query, body)
+    query = request.scope["query_string"].decode("latin-1")
+    inbound = Inbound(request.method, dict(request.headers), query, body)
     now_ms = api.clock.now_ms()
     try:
         handled = await connections.handle(here(api), connection, inbound, now_ms=now_ms)
