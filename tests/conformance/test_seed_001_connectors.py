@@ -216,7 +216,8 @@ async def test_mirror_connectors_hear_events_at_their_priority(api: ApiWorld) ->
         made = await connect(api, connector="remote", url=php.url, secrets={"signing_secret": "known-to-both-sides"})
         hook = made["mirror_webhook"]
         endpoint = (await api.ask("GET", f"/v1/webhooks/{hook}")).data
-        assert (endpoint["url"], endpoint["style"]) == (f"{php.url}/events", "ops")
+        assert (endpoint["url"], endpoint["style"], endpoint["priority"]) == (f"{php.url}/events", "ops", 300)
+        assert endpoint["events"] == ["invoice.paid", "ticket.*"]
         listening = (await api.ask("GET", f"/v1/subscriptions?target={hook}")).data
         heard = {(one["pattern"], one["priority"]) for one in listening}
         assert heard == {("e:ops/invoice.paid", 300), ("e:ops/ticket.*", 300)}

@@ -22,7 +22,6 @@ from millrace_api.application.connecting import SIGNING_SECRET, Connecting, Conn
 from millrace_api.application.keys import KeyMaker
 from millrace_api.application.notation import stored, written
 from millrace_api.application.problems import Conflict, Invalid, NotFound, Unavailable, at
-from millrace_api.application.subscriptions import Target
 from millrace_core import actions as contracts
 from millrace_core import connectors, event_names, ids, limits
 from millrace_core.connectors import REMOTE, Handled, Inbound, Refusal
@@ -305,10 +304,10 @@ def _mirrored(declared: Mapping[str, Any], wanted: Wanted, egress: Sequence[Netw
     if urls or url is None:
         raise Reject("all of a connector's subscribers must have one and the same url")
     check_url(url, egress)
-    patterns = dict.fromkeys(event_names.pattern_of(event) for one in wished for event in one.events)
-    if len(patterns) > webhooks.EVENTS_MAX:
+    events = {event_names.pattern_of(event): event for one in wished for event in one.events}
+    if len(events) > webhooks.EVENTS_MAX:
         raise Reject(f"a connector may subscribe to at most {webhooks.EVENTS_MAX} events")
-    return url, list(patterns)
+    return url, list(events.values())
 
 
 async def _mirror(change: Change, here: Here, account: str, prepared: Prepared, before: Row | None) -> UUID | None:
@@ -324,21 +323,17 @@ async def _mirror(change: Change, here: Here, account: str, prepared: Prepared, 
             await _remove_endpoint(change, account, before["endpoint"])
     if wanted is None:
         return None
-    url, patterns = wanted
+    url, events = wanted
+    description, priority = f"Connection {prepared.wanted.name}"[:200], subscriptions.PRIORITY["connector"]
     made = await webhooks.create(
         change,
         account,
-        webhooks.Wanted(url, description=f"Connection {prepared.wanted.name}"[:200], style="ops"),
+        webhooks.Wanted(url, events, description, style="ops", priority=priority),
         secret=prepared.wanted.secrets.get(SIGNING_SECRET),
         ring=here.ring,
         egress=here.egress,
     )
-    endpoint, target = ids.uuid_of(made.id), Target("webhook", made.id)
-    for pattern in patterns:
-        priority = subscriptions.PRIORITY["connector"]
-        subscription = subscriptions.Wanted(pattern=pattern, target=target, priority=priority)
-        await subscriptions.insert(change, account, subscription, target=endpoint, managed_by=endpoint)
-    return endpoint
+    return ids.uuid_of(made.id)
 
 
 async def _kept(change: Change, here: Here, account: str, endpoint: UUID, before: Wanted, after: Wanted) -> bool:
