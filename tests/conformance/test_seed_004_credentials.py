@@ -146,8 +146,9 @@ async def test_a_workflow_uses_it_as_saved_and_as_published(api: ApiWorld) -> No
 
 
 async def test_a_step_names_one_that_is_there_and_the_plan_holds_no_value(api: ApiWorld) -> None:
-    refused = await api.ask("POST", "/v1/jobs", {"name": "tell", "step": call("Nobody's")})
-    assert refused.error["details"]["errors"][0]["where"] == "body.steps.0.config.credential"
+    for named in ("Nobody's", "cred_x", "", "a\0b"):
+        refused = await api.ask("POST", "/v1/jobs", {"name": "tell", "step": call(named)})
+        assert refused.error["details"]["errors"][0]["where"] == "body.steps.0.config.credential", named
     credential = await made(api)
     other = await api.ask_b("POST", "/v1/jobs", {"name": "tell", "step": call(credential["id"])})
     assert other.status == 400, "another account's is none"

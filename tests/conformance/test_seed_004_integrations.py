@@ -46,6 +46,8 @@ async def test_a_provider_is_connected_by_a_credential(api: ApiWorld) -> None:
         ({"provider": "http"}, "body.base_url"),
         ({"base_url": "http://10.0.0.1/"}, "body.base_url"),
         ({"credential": "Nobody's"}, "body.credential"),
+        ({"credential": "a\0b"}, "body.credential"),
+        ({"name": "a\0b"}, "body.name"),
     ],
 )
 async def test_what_cannot_be_connected_is_named(api: ApiWorld, more: dict[str, Any], where: str) -> None:

@@ -97,6 +97,8 @@ def test_a_value_that_cannot_be_kept_is_refused_without_showing_it(type: Credent
         ("api_key", Placement(name="Idempotency-Key")),
         ("api_key", Placement(name="a b")),
         ("api_key", Placement(where="query", name="a&b")),
+        ("api_key", Placement(where="query", name="a", prefix="\0")),
+        ("api_key", Placement(name="X-Key", prefix="ü")),
         ("api_key", Placement(name="X-Key", prefix="x" * 33)),
     ],
 )

@@ -22,6 +22,7 @@ from millrace_core.errors import Reject
 CredentialType = Literal["api_key", "bearer", "basic"]
 MASK: Final = b"***"
 _VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?\Z")
+_PREFIX = re.compile(r"[ -~]*\Z")
 _PARAMETER = re.compile(r"[A-Za-z0-9_.~\[\]-]{1,128}\Z")
 _OURS = frozenset({"idempotency-key", "content-type", "user-agent"})
 
@@ -74,6 +75,8 @@ def check_placement(type: CredentialType, placement: Placement) -> None:
     """Raises Reject unless a value of this type may stand there."""
     if type != "api_key" and placement != PLACEMENTS[type]:
         raise Reject(f"only an api_key may be placed; {type} is always in Authorization")
+    if not _PREFIX.match(placement.prefix):
+        raise Reject("a prefix is of printable ASCII characters")
     if placement.where == "header":
         egress.check_headers({placement.name: placement.prefix}, ours=_OURS)
     elif not _PARAMETER.match(placement.name):

@@ -153,6 +153,8 @@ async def delete(change: Change, account: str, id: str) -> None:
 async def hold(tx: Connection, account: str, named: str, *, where: str) -> Row:
     """The credential of this id or name, which stays until the end of the transaction. Raises Invalid for none."""
     uuid: UUID | None = None
+    if "\0" in named:
+        raise _no_such(named, where)
     if named.startswith(f"{ids.CREDENTIAL}_"):
         try:
             uuid = ids.uuid_of(named)
