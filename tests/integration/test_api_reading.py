@@ -238,4 +238,6 @@ async def test_many_that_wait_share_their_questions(behind: ApiWorld) -> None:
     await eventually(lambda: not any(task.done() for task in waiting))
     assert (await behind.ask("GET", "/v1/jobs?limit=1")).status == 200
     assert not all(task.done() for task in waiting)
-    assert {(await task).status for task in waiting} == {404}
+    # 503 where a busy machine did not answer "how far" in time: asked again, it is a 404.
+    assert {(await task).status for task in waiting} <= {404, 503}
+    assert (await behind.ask("GET", path)).status == 404
