@@ -16,6 +16,9 @@ from millrace_kafka.control_log import ControlWriter
 ACCOUNT = "acc_" + "c" * 32
 PROVIDER = "kill"
 NAMES = ("alpha", "alpha-late", "beta", "gamma")
+TOLD = "customer.seen"
+"""Of the provider `ops`: nobody hears it, but it tells of a customer."""
+CUSTOMERS = 17
 
 Expect = Callable[[str, Mapping[str, Any]], bool]
 
@@ -40,8 +43,8 @@ class Posted:
     @property
     def body(self) -> Mapping[str, Any]:
         return {
-            "eventType": {"provider": PROVIDER, "name": self.name},
-            "properties": self.properties,
+            "eventType": {"provider": "ops" if self.name == TOLD else PROVIDER, "name": self.name},
+            "properties": {**self.properties, "customer_id": self.properties["n"] % CUSTOMERS},
             "uniqueKey": self.unique_key,
             "orderingKey": str(self.properties["n"] % 13),
         }
@@ -68,7 +71,7 @@ def events(seed: int, count: int) -> list[Posted]:
     return [
         Posted(
             f"{seed}-{n}",
-            chance.choice(NAMES),
+            chance.choice((*NAMES, TOLD)),
             {"n": n, "total": chance.randrange(100), "customer": {"tier": chance.choice(["gold", "silver"])}},
         )
         for n in range(count)
@@ -157,7 +160,7 @@ def world(
         f"e:{PROVIDER}/*",
         "delivery",
         endpoint("/gold"),
-        lambda _, p: bool(p["customer"]["tier"] == "gold" and p["total"] > 70),
+        lambda name, p: bool(name != TOLD and p["customer"]["tier"] == "gold" and p["total"] > 70),
         filter=b'{"customer":{"tier":["gold"]},"total":[{"numeric":[">",70]}]}',
     )
     listen(f"e:{PROVIDER}/alpha*", "run", job, lambda name, _: name.startswith("alpha"))

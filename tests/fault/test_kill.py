@@ -237,6 +237,8 @@ async def check(
         for table, status in good.items():
             others = await db.fetch(f"select status, count(*) from read.{table} where status <> $1 group by 1", status)
             assert not others, (table, others)
+        told = {event.properties["n"] % scenario.CUSTOMERS for event in events if event.name == scenario.TOLD}
+        assert await db.fetchval("select count(*) from read.entities") == len(told)
         assert sink.bad_signatures == 0
         assert len(sink.seen) == len(expected["delivery"])
         verified = await asyncio.to_thread(platform.tool, "verify", timeout_s=180)
