@@ -3,11 +3,13 @@
 import asyncio
 import hashlib
 import hmac
+from dataclasses import replace
 from typing import Any
 
+import asyncpg
 import orjson
 
-from millrace_core import actions
+from millrace_core import actions, ids
 from tests.e2e.conftest import Millrace
 from tests.support.signing import signed_headers
 from tests.support.user import Answer, User
@@ -214,6 +216,41 @@ async def test_many_who_confirm_at_once_make_one_call(millrace: Millrace) -> Non
     answers = await asyncio.gather(*[millrace.user.ask("POST", path) for _ in range(4)])
     assert {answer.json["id"] for answer in answers if answer.status == 200}
     assert len(millrace.sink.arrived["/ask.race"]) == 1
+
+
+async def test_a_yes_whose_call_never_reached_the_log_is_mended_by_asking_again(millrace: Millrace) -> None:
+    """As after a crash between the decision and the log: the same person asks again, and it is one call."""
+    await register(millrace, "ask.crash", confirmation={"policy": "always"})
+    card = (await run(millrace.user, "ask.crash")).json["confirmation"]["id"]
+    path = f"/v1/actions/confirmations/{card}"
+    me = (await millrace.user.ask("GET", path)).json["requested_by"]
+    decided = (
+        "UPDATE control.confirmations SET state = 'confirmed', decided_by = $2, decided_role = 'owner' WHERE id = $1"
+    )
+    connection = await asyncpg.connect(millrace.platform.postgres)
+    try:
+        await connection.execute(decided, ids.uuid_of(card), me)
+    finally:
+        await connection.close()
+    assert millrace.sink.arrived["/ask.crash"] == []
+    assert (await millrace.user.ask("POST", f"{path}/confirm")).json["status"] == "completed"
+    assert error(await millrace.user.ask("POST", f"{path}/confirm")) == (409, "conflict")
+    assert len(millrace.sink.arrived["/ask.crash"]) == 1
+
+
+async def test_a_person_whose_role_is_too_low_neither_runs_nor_confirms(millrace: Millrace) -> None:
+    await register(millrace, "ask.role", roles=["member"], confirmation={"policy": "always", "roles": ["owner"]})
+    await register(millrace, "ask.owner", roles=["owner"])
+    made = await millrace.user.ask("POST", "/v1/people", {"email": "member@example.com", "role": "member"})
+    assert made.status == 201, made.body
+    wanted = {"name": "hers", "scopes": ["run:actions", "confirm:actions"], "person": made.data["id"]}
+    key = await millrace.user.make("/v1/keys", wanted)
+    member = replace(millrace.user, key=key["key"])
+    card = (await run(member, "ask.role")).json["confirmation"]["id"]
+    path = f"/v1/actions/confirmations/{card}"
+    assert error(await member.ask("POST", f"{path}/confirm")) == (403, "forbidden")
+    assert error(await run(member, "ask.owner")) == (403, "forbidden")
+    assert (await millrace.user.ask("POST", f"{path}/confirm")).json["status"] == "completed"
 
 
 async def test_what_was_refused_is_not_run(millrace: Millrace) -> None:

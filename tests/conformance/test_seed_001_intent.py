@@ -91,5 +91,6 @@ async def test_strangers_neither_see_the_data_nor_the_registry(shop: Millrace) -
 
 
 async def test_a_body_is_a_call_or_a_prompt(shop: Millrace) -> None:
-    for body in ({}, {"action": "a.b", "prompt": "x"}, {"prompt": "x", "params": {"a": 1}}, {"prompt": ""}):
+    nul = {"prompt": "refund Adam's last invoice\x00"}
+    for body in ({}, {"action": "a.b", "prompt": "x"}, {"prompt": "x", "params": {"a": 1}}, {"prompt": ""}, nul):
         assert error(await shop.user.ask("POST", "/v1/actions/run", body)) == (400, "validation_failed")

@@ -34,7 +34,13 @@ ContractDocument = Annotated[
 
 
 Prompt = Annotated[
-    str, Field(min_length=1, max_length=limits.PROMPT_CHARS_MAX, description="One thing to be done, in English.")
+    str,
+    Field(
+        min_length=1,
+        max_length=limits.PROMPT_CHARS_MAX,
+        pattern=r"^[^\x00]*$",
+        description="One thing to be done, in English.",
+    ),
 ]
 
 
