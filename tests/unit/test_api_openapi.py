@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ OPEN = {"/v1/receipts/{root}/proof"}
 """What anyone may ask."""
 
 
+@cache
 def document() -> dict[str, Any]:
     """The document of an application that is only described, never asked."""
     api: Api = None  # type: ignore[assignment]
@@ -165,3 +167,19 @@ async def test_every_document_is_served_and_can_be_chosen() -> None:
         assert f'href="/docs?surface={surface}"'.encode() in page.body
         answer = await asgi.ask(app, "GET", f"/openapi/{surface}.json")
         assert json.loads(answer.body)["info"]["title"] == f"Millrace: {surface}"
+
+
+def test_what_is_answered_in_two_shapes_shows_both() -> None:
+    part = openapi.documents(document())["ops"]
+    answers = part["paths"]["/v1/webhooks"]["get"]["responses"]
+    both = answers["200"]["content"]["application/json"]["schema"]["anyOf"]
+    assert [sorted(schema.get("required", [])) for schema in both] == [[], ["data", "has_more", "next_cursor"]]
+    assert len(answers["404"]["content"]["application/json"]["schema"]["anyOf"]) == 2
+
+
+async def test_a_method_that_is_not_allowed_is_told_all_that_are() -> None:
+    api: Api = None  # type: ignore[assignment]
+    app = http.application(api, authenticator=None, cursors=None, open_rate=None, version="0")  # type: ignore[arg-type]
+    for path, allowed in (("/v1/workflows/wf_1", "DELETE, GET, PATCH"), ("/v1/workflows", "GET, POST")):
+        answer = await asgi.ask(app, "TRACE", path)
+        assert (answer.status, answer.headers["allow"]) == (405, allowed)

@@ -23,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
+from millrace_web.allowed_methods import allowed_methods
 from millrace_web.errors import CODES, ApiError, invalid
 from millrace_web.request_ids import request_id_of
 
@@ -125,7 +126,10 @@ def _from_http(request: Request, error: HTTPException) -> ApiError:
         404: f"There is nothing at {where}: see /openapi.json for what is.",
         405: f"{where} is not allowed: see the Allow header for the methods that are.",
     }.get(error.status_code, str(error.detail))
-    return ApiError(error.status_code, message, code=CODES.get(error.status_code), headers=error.headers)
+    headers = error.headers
+    if error.status_code == 405:
+        headers = {"allow": ", ".join(allowed_methods(request.app, request.scope["path"]))}
+    return ApiError(error.status_code, message, code=CODES.get(error.status_code), headers=headers)
 
 
 def _from_validation(error: RequestValidationError) -> ApiError:

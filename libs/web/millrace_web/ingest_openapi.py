@@ -154,7 +154,12 @@ _PARAMETERS = [
         "schema": {"type": "string", "maxLength": limits.UNIQUE_KEY_CHARS_MAX},
         "description": "Stands in for a missing `uniqueKey`, for this API key alone.",
     },
-    {"name": "X-Request-Id", "in": "header", "schema": {"type": "string", "maxLength": 128}},
+    {
+        "name": "X-Request-Id",
+        "in": "header",
+        "schema": {"type": "string"},
+        "description": "Yours, of up to 128 characters; a longer one is replaced.",
+    },
 ]
 
 

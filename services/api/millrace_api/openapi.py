@@ -57,7 +57,32 @@ def document(app: FastAPI) -> dict[str, Any]:
                     response["headers"] = response.get("headers", {}) | _HEADERS
     for name in _UNUSED:
         made["components"]["schemas"].pop(name, None)
+    for path, operations in made["paths"].items():
+        if {"ops", "automation"} <= surfaces_describing(path):
+            _show_both_shapes(operations, made["components"]["schemas"])
     return ingest_openapi.merge_into(made)
+
+
+def _show_both_shapes(operations: Mapping[str, Any], schemas: Mapping[str, Any]) -> None:
+    """Of paths on which a signed caller is answered in the ops document's shape, and others in the automation's."""
+    for method, operation in operations.items():
+        if method not in _METHODS:
+            continue
+        for response in operation["responses"].values():
+            for content in response.get("content", {}).values():
+                schema = content["schema"]
+                content["schema"] = {"anyOf": [schema, _in_ops_shape(schema, schemas)]}
+
+
+def _in_ops_shape(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Mapping[str, Any]:
+    members = schemas[schema["$ref"].rpartition("/")[2]]["properties"]
+    if "error" in members:
+        return {"$ref": f"#/components/schemas/{_OPS_ERROR}"}
+    data: Mapping[str, Any] = members["data"]
+    if data.get("type") != "array":
+        return data
+    cursor = {"next_cursor": {"type": ["string", "null"]}, "has_more": {"type": "boolean"}}
+    return {"type": "object", "properties": {"data": data, **cursor}, "required": ["data", *cursor]}
 
 
 def documents(whole: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -92,4 +117,5 @@ def _referred_to(part: Any) -> Iterator[str]:
             yield from _referred_to(member)
 
 
+_OPS_ERROR = "millrace_api__surfaces__ops__answers__Failed"
 _SCHEMA = re.compile(r"#/components/schemas/(.+)")
