@@ -1205,9 +1205,15 @@ CREATE INDEX deliveries_default_subscription_created_at_id_idx ON read.deliverie
 
 CREATE INDEX entities_by_age ON read.entities USING btree (account, kind, created_ms DESC, id DESC) WHERE (members <> '{}'::jsonb);
 
+CREATE INDEX entities_by_assignee ON read.entities USING btree (account, kind, "left"(((members -> 'assignee'::text) ->> 1), 64), created_ms DESC, id DESC) WHERE (members <> '{}'::jsonb);
+
 CREATE INDEX entities_by_customer ON read.entities USING btree (account, kind, (((members -> 'customer_id'::text) ->> 1)), created_ms DESC, id DESC) WHERE (members <> '{}'::jsonb);
 
+CREATE INDEX entities_by_priority ON read.entities USING btree (account, kind, "left"(((members -> 'priority'::text) ->> 1), 64), created_ms DESC, id DESC) WHERE (members <> '{}'::jsonb);
+
 CREATE INDEX entities_by_status ON read.entities USING btree (account, kind, (((members -> 'status'::text) ->> 1)), created_ms DESC, id DESC) WHERE (members <> '{}'::jsonb);
+
+CREATE INDEX entities_by_update ON read.entities USING btree (account, kind, updated_ms) WHERE (members <> '{}'::jsonb);
 
 CREATE INDEX entities_by_words ON read.entities USING gin (((array_to_tsvector(ARRAY[account, kind]) || to_tsvector('simple'::regconfig, ((((((((COALESCE(((members -> 'name'::text) ->> 1), ''::text) || ' '::text) || COALESCE(((members -> 'email'::text) ->> 1), ''::text)) || ' '::text) || COALESCE(((members -> 'company'::text) ->> 1), ''::text)) || ' '::text) || COALESCE(((members -> 'number'::text) ->> 1), ''::text)) || ' '::text) || COALESCE(((members -> 'subject'::text) ->> 1), ''::text))))));
 

@@ -10,8 +10,8 @@ SELECT id, created_ms, updated_ms, members FROM read.entities
 WHERE account = $1 AND kind = $2 AND members <> '{}' AND (created_ms, id) < ($3::bigint, $4::text)
     AND ($6::text IS NULL OR members -> 'status' ->> 1 = $6)
     AND ($7::text IS NULL OR members -> 'customer_id' ->> 1 = $7)
-    AND ($8::text IS NULL OR members -> 'priority' ->> 1 = $8)
-    AND ($9::text IS NULL OR members -> 'assignee' ->> 1 = $9)
+    AND ($8::text IS NULL OR members -> 'priority' ->> 1 = $8 AND left(members -> 'priority' ->> 1, 64) = left($8, 64))
+    AND ($9::text IS NULL OR members -> 'assignee' ->> 1 = $9 AND left(members -> 'assignee' ->> 1, 64) = left($9, 64))
     AND ($10::bigint IS NULL OR created_ms >= $10) AND ($11::bigint IS NULL OR created_ms < $11)
     AND ($12::bigint IS NULL OR updated_ms >= $12) AND ($13::bigint IS NULL OR updated_ms < $13)
     AND ($14::text IS NULL OR
