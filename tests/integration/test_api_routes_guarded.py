@@ -12,6 +12,7 @@ from millrace_api.surfaces.which import envelope_of
 from millrace_cli import bootstrap
 from millrace_web.envelopes import Envelope
 from millrace_web.errors import ApiError
+from millrace_web.rate_plans import endpoint_window
 from millrace_web.scopes import ALL, SCOPES, allows
 from tests.support.api_world import Answer, ApiWorld
 from tests.support.routes import Guarded, guarded_routes
@@ -145,3 +146,21 @@ async def test_a_key_that_signs_passes_everywhere_and_is_never_a_bearer(api: Api
         assert (await signed(route)).status not in {401, 403, 500}, route
         bearer = await ask(api, route, {"authorization": f"Bearer {made.key}"})
         assert bearer.status == 401, route
+
+
+async def test_over_the_rate_every_route_is_429_in_its_own_words(api: ApiWorld) -> None:
+    wanted = bootstrap.Wanted("asks too much", "automation", scopes=(ALL,))
+    made = await bootstrap.create_key(api.seals, account=f"much-{secrets.token_hex(4)}", plan="free", wanted=wanted)
+    headers = {"authorization": f"Bearer {made.key}"}
+
+    async def is_over() -> bool:
+        return (await api.ask("GET", "/v1/accounts/me", headers=headers)).status == 429
+
+    await eventually(is_over, timeout_s=30, every_s=0, what="the key's minute is used up")
+    for route in GUARDED:
+        if endpoint_window(route.method, route.filled("x")) is not None:
+            continue  # it has a rate of its own
+        answer = await ask(api, route, headers)
+        assert is_refusal(answer, route, 429), (route, answer.body)
+        assert 1 <= int(answer.headers["Retry-After"]) <= 60, route
+        assert answer.headers["X-RateLimit-Remaining"] == "0", route
