@@ -4,6 +4,8 @@ import hashlib
 import hmac
 from typing import Any
 
+from standardwebhooks import Webhook
+
 from tests.e2e.conftest import Millrace
 from tests.support.waiting import eventually
 
@@ -46,3 +48,28 @@ async def test_a_step_proves_itself_with_a_credential_that_nothing_shows(millrac
     assert refused.status == 409
     for replica in millrace.platform.running:
         assert VALUE not in millrace.platform.tail(replica, 10_000)
+
+
+async def test_the_automation_pages_webhook_hears_of_workflows_and_forms_by_their_names(millrace: Millrace) -> None:
+    user, sink, path = millrace.user, millrace.sink, "/documents/automation"
+    secret = "your-webhook-secret"
+    wanted = {"url": sink.url + path, "events": ["workflow.executed", "form.submitted"], "secret": secret}
+    await user.make("/v1/webhooks", wanted)
+    node = {"id": "say", "type": "transform", "config": {"expression": "input.email"}}
+    workflow = await user.make("/v1/workflows", {"name": "say", "nodes": [node], "edges": [], "status": "published"})
+    started = await user.make(f"/v1/workflows/{workflow['id']}/execute", {"input": {"email": "user@example.com"}})
+    field = {"name": "email", "type": "email", "required": True}
+    form = await user.make("/v1/forms", {"name": "Contact Form", "fields": [field]})
+    await user.make(f"/v1/forms/{form['id']}/submissions", {"data": {"email": "user@example.com"}})
+
+    def heard() -> dict[str, Any]:
+        found = {one.body["type"]: one for one in sink.arrived[path]}
+        assert set(found) == {"workflow.executed", "form.submitted"}
+        return found
+
+    by_type = await eventually(heard, timeout_s=20.0)
+    for one in by_type.values():
+        # The official library takes a secret that is no base64 as bytes.
+        Webhook(secret.encode()).verify(one.raw, dict(one.headers))
+    assert by_type["workflow.executed"].body["data"]["execution_id"] == started["execution_id"]
+    assert by_type["form.submitted"].body["data"]["data"] == {"email": "user@example.com"}
