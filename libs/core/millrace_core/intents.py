@@ -7,7 +7,7 @@ two things could mean. A contract or a value that is in neither the registry, th
 Not here: words (`prompts`), where live data lies (`Facts`), who confirms.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
@@ -27,6 +27,14 @@ class Found:
     id: str
     label: str
     customer: str | None = None
+
+
+class Rewording(Protocol):
+    """Something that puts a prompt in plainer words, such as a language model. It is not trusted (`is_faithful`)."""
+
+    async def reword(self, rendered: str) -> str | None:
+        """The prompt in other words; None when it has none, or cannot be asked just now."""
+        ...
 
 
 class Facts(Protocol):
@@ -89,6 +97,45 @@ async def resolve(prompt: str, contracts: Sequence[Contract], *, role: str, fact
         return await _Call(prompt, words, contract, used, facts).resolved()
     except _Stop as stop:
         return stop.outcome
+
+
+def may_be_reworded(prompt: str) -> bool:
+    """Whether a prompt that was not understood may be put in other words: not one that says no, later, or all."""
+    try:
+        _check_mood(prompts.read(prompt))
+    except _Stop:
+        return False
+    return True
+
+
+def is_faithful(prompt: str, said: str, contracts: Sequence[Contract]) -> bool:
+    """Whether a rewording, by whatever made it, says nothing that the prompt does not say: each of its numbers, ids,
+    addresses and quotations stands in the prompt, and each of the prompt's in it; its words are the prompt's, or those
+    that name actions and things; what is done, and to what, is not changed where the prompt says it; and which one is
+    meant (`last`, `paid`) is the prompt's alone."""
+    before, after = prompts.read(prompt), prompts.read(said)
+    if {word.lower for word in before if word.kind != "word"} != {word.lower for word in after if word.kind != "word"}:
+        return False
+    typed = {word.lower for word in before if word.kind == "word"}
+    stems = {word.stem for word in before if word.kind == "word"}
+    telling = {word.lower for word in after} & (_LATEST | _OTHER_ORDINALS | _STATUSES)
+    if not all(word in typed or (word in _LATEST and typed & _LATEST) for word in telling):
+        return False
+    known = stems | {stem(word) for word in _FILLERS | _LATEST} | frozenset().union(*_VERBS, *_NOUNS.values())
+    for contract in contracts:
+        named = contract.id.partition(".")[2].replace(".", "_").replace("-", "_").split("_")
+        known |= {stem(word) for word in [*named, *" ".join(contract.synonyms).split()]}
+    if not all(word.stem in known for word in after if word.kind == "word"):
+        return False
+    verbs = {_like_verb(one.id.partition(".")[2].replace("-", "_").split("_")[0]) for one in contracts} | {*_VERBS}
+    after_stems = {word.stem for word in after if word.kind == "word"}
+    return all(_keeps(groups, stems, after_stems) for groups in (verbs, set(_NOUNS.values())))
+
+
+def _keeps(groups: Set[frozenset[str]], before: Set[str], after: Set[str]) -> bool:
+    """Whether nothing of these groups comes in, where something of them was there."""
+    there = {group for group in groups if group & before}
+    return not there or {group for group in groups if group & after} <= there
 
 
 # ── words that are the same for all ─────────────────────────────────────────────────────────────────────────────────

@@ -25,7 +25,10 @@ class ApiSettings(
     RetentionSettings,
 ):
     """Beside the parts: where requests are counted together with the other replicas (`redis://…`); without it each
-    counts by itself. And where the operator's own connectors are, a folder each."""
+    counts by itself. Where the operator's own connectors are, a folder each. And the language model that puts prompts
+    in plainer words, if there is one."""
 
     limits: SecretStr = SecretStr("")
     connectors_dir: Path | None = None
+    model: str = ""
+    model_key: SecretStr = SecretStr("")

@@ -23,6 +23,7 @@ from millrace_api.key_uses import KeyUses
 from millrace_api.publishing import RelayWriter
 from millrace_api.replaying import Replaying
 from millrace_api.retirement import SecretRetirement
+from millrace_api.rewording import rewording_of
 from millrace_api.settings import ApiSettings
 from millrace_api.shared_windows import SharedWindows
 from millrace_core.credentials import parse_pepper
@@ -92,6 +93,7 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
             ConnectorCalls(context.metrics),
         ),
         egress=allow,
+        rewording=rewording_of(settings.model, settings.model_key.get_secret_value(), context.log),
     )
     replaying = Replaying(
         dsn,

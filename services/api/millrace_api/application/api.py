@@ -16,6 +16,7 @@ from millrace_api.application.runs import Log
 from millrace_api.application.telling import Telling
 from millrace_core.clock import Clock
 from millrace_core.egress import Network
+from millrace_core.intents import Rewording
 from millrace_store.pool import Connection
 
 T = TypeVar("T")
@@ -37,6 +38,8 @@ class Api:
     outside: Outside
     connecting: Connecting
     egress: Sequence[Network] = ()
+    rewording: Rewording | None = None
+    """Puts prompts in plainer words where the rules do not understand them."""
 
     async def found(self, read: Callable[[Connection], Awaitable[T]]) -> T:
         """What `read` finds in the read models. What is not there is looked for again when they hold all that was on

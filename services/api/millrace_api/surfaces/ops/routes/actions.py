@@ -133,15 +133,16 @@ async def run_action(body: RunAction, api: ApiHere, me: Runner, once: OnceHere) 
     person confirms. With an `Idempotency-Key` the action is run once, however often it is asked for."""
     actor, now = actor_of(me), utc_now(api.clock)
     await _claimed(api, once)
-    action, params = body.action, body.params
+    action, params, shown_first = body.action, body.params, False
     if body.prompt is not None:
-        outcome = await intents.resolve(api, actor, body.prompt)
+        understood = await intents.resolve(api, actor, body.prompt)
+        outcome, shown_first = understood.outcome, understood.by_rewording
         if not isinstance(outcome, Resolved):
             return await _kept_as(api, once, answers.one(intents.shown(outcome)))
         action, params = outcome.action, dict(outcome.params)
     async with api.database.reading() as tx:
         call = await action_calls.let_in(tx, actor, action or "", params, maker=api.keys, now=now)
-    if call.needs_confirmation:
+    if call.needs_confirmation or shown_first:
         return await ask_first(api, call, once, prompt=body.prompt)
     return await _kept(api, once, *await run_now(api, call, run=once.id_for(ids.RUN), prompt=body.prompt))
 
@@ -152,14 +153,16 @@ async def resolve_prompt(body: ResolvePrompt, api: ApiHere, me: Runner, once: On
     live data; or a question, where it could mean several things; or a refusal. Never a guess."""
     actor, now = actor_of(me), utc_now(api.clock)
     await _claimed(api, once)
-    outcome = await intents.resolve(api, actor, body.prompt)
+    understood = await intents.resolve(api, actor, body.prompt)
+    outcome = understood.outcome
     view = intents.shown(outcome)
     if isinstance(outcome, Resolved):
         async with api.database.reading() as tx:
             call = await action_calls.let_in(tx, actor, outcome.action, outcome.params, maker=api.keys, now=now)
         contract = call.registered.contract
         view |= {"surface": contract.surface, "roles": list(contract.roles)}
-        view |= {"confirmation_required": call.needs_confirmation, "params_hash": call.arguments_hash}
+        asked = call.needs_confirmation or understood.by_rewording
+        view |= {"confirmation_required": asked, "params_hash": call.arguments_hash}
     return await _kept_as(api, once, answers.one(view))
 
 
