@@ -180,6 +180,10 @@ def test_what_is_answered_in_two_shapes_shows_both() -> None:
 async def test_a_method_that_is_not_allowed_is_told_all_that_are() -> None:
     api: Api = None  # type: ignore[assignment]
     app = http.application(api, authenticator=None, cursors=None, open_rate=None, version="0")  # type: ignore[arg-type]
-    for path, allowed in (("/v1/workflows/wf_1", "DELETE, GET, PATCH"), ("/v1/workflows", "GET, POST")):
+    for path, allowed in (
+        ("/v1/workflows/wf_1", "DELETE, GET, PATCH"),
+        ("/v1/workflows", "GET, POST"),
+        ("/v1/webhooks/test", "POST"),
+    ):
         answer = await asgi.ask(app, "TRACE", path)
         assert (answer.status, answer.headers["allow"]) == (405, allowed)
