@@ -81,3 +81,13 @@ async def test_relay_and_pool_are_watched(api: ApiWorld) -> None:
         )
 
     await eventually(shown)
+
+
+async def test_a_page_of_another_origin_may_call_and_needs_no_key_for_its_preflight(api: ApiWorld) -> None:
+    page = {"origin": "https://shop.example", "authorization": ""}
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+    preflight = await api.ask("OPTIONS", "/v1/jobs", headers={**page, **asked})
+    assert (preflight.status, preflight.headers["access-control-allow-headers"]) == (204, "authorization")
+    refused = await api.ask("GET", "/v1/jobs", headers=page)
+    assert (refused.status, refused.headers["access-control-allow-origin"]) == (401, "*")
+    assert "x-request-id" in refused.headers["access-control-expose-headers"].lower()

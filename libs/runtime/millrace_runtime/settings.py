@@ -85,10 +85,12 @@ class RetentionSettings(_FromEnvironment):
 
 
 class HttpSettings(_FromEnvironment):
-    """For the services with a surface of their own, beside the ops port."""
+    """For the services with a surface of their own, beside the ops port. `cors_origins`: whose pages may call, with
+    commas between; `*` = any, `none` = only pages of the surface's own origin."""
 
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=0, ge=0, le=65_535)
+    cors_origins: str = "*"
 
 
 class PepperSettings(_FromEnvironment):

@@ -46,6 +46,7 @@ from millrace_store.relay import Relay
 from millrace_web.api_keys import Accounts, ApiKeys
 from millrace_web.authentication import Authenticator
 from millrace_web.caller_rates import CallerRates
+from millrace_web.cors import Cors, parse_origins
 from millrace_web.entrance import Entrance
 from millrace_web.paging import Cursors
 from millrace_web.rate_limits import RateLimits
@@ -118,7 +119,9 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         ),
     )
     server = HttpServer(
-        http.layered(app, observer=HttpMetrics(context.metrics)), host=settings.http_host, port=settings.http_port
+        Cors(http.layered(app, observer=HttpMetrics(context.metrics)), parse_origins(settings.cors_origins)),
+        host=settings.http_host,
+        port=settings.http_port,
     )
     # What follows may fail for want of Kafka, and then all of this is built again.
     context.stack.callback(server.close)

@@ -23,6 +23,7 @@ from millrace_runtime.http_server import HttpServer
 from millrace_runtime.service import Context, Worker
 from millrace_web.api_keys import Accounts, ApiKeys
 from millrace_web.caller_rates import RateHeaders
+from millrace_web.cors import Cors, parse_origins
 from millrace_web.rate_limits import RateLimits
 from millrace_web.signed_requests import Signatures
 
@@ -53,7 +54,8 @@ async def wire(settings: GatewaySettings, context: Context) -> Mapping[str, Work
         observer=IngestMetrics(context.metrics, context.log),
         behind=RateHeaders(application(version("millrace-gateway")), uncounted=door.unknown),
     )
-    server = HttpServer(ingest, host=settings.http_host, port=settings.http_port)
+    served = Cors(ingest, parse_origins(settings.cors_origins))
+    server = HttpServer(served, host=settings.http_host, port=settings.http_port)
     context.stack.callback(server.close)
     context.log.info("gateway.bound", host=settings.http_host, port=server.port)
 
