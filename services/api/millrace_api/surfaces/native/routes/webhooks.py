@@ -14,7 +14,6 @@ from millrace_api.surfaces.answers import Deleted, Numbered, One
 from millrace_api.surfaces.calls import ApiHere, Caller, NumberedHere, StrictRoute, caller
 from millrace_api.surfaces.native import bodies
 from millrace_api.surfaces.once import OnceHere
-from millrace_api.surfaces.ops import answers as ops_answers
 from millrace_api.surfaces.which import is_signed
 from millrace_web import scopes
 from millrace_web.envelopes import AUTOMATION, OPS
@@ -50,7 +49,7 @@ class Shape:
 ShapeHere = Annotated[Shape, Depends(Shape)]
 
 
-@router.post("", status_code=201, response_model=One[NewEndpointView] | NewEndpointView, responses=answers.WRITE)
+@router.post("", status_code=201, response_model=One[NewEndpointView], responses=answers.WRITE)
 async def create_webhook(
     body: bodies.NewWebhook, api: ApiHere, me: Manager, once: OnceHere, shape: ShapeHere
 ) -> Response:
@@ -69,7 +68,7 @@ async def create_webhook(
     return doing.answered()
 
 
-@router.get("", response_model=Numbered[EndpointView] | ops_answers.Many[EndpointView], responses=answers.READ)
+@router.get("", response_model=Numbered[EndpointView], responses=answers.READ)
 async def list_webhooks(api: ApiHere, me: Reader, listing: NumberedHere, shape: ShapeHere) -> Response:
     """Newest first, by page or by cursor."""
     below = listing.below_id(me.account, LISTING)
@@ -79,14 +78,14 @@ async def list_webhooks(api: ApiHere, me: Reader, listing: NumberedHere, shape: 
     return shape.many(listing.by_id(rows, me.account, LISTING), listing, total)
 
 
-@router.get("/{id}", response_model=One[EndpointView] | EndpointView, responses=answers.READ)
+@router.get("/{id}", response_model=One[EndpointView], responses=answers.READ)
 async def get_webhook(id: str, api: ApiHere, me: Reader, shape: ShapeHere) -> Response:
     """Without its secret."""
     async with api.database.asking() as tx:
         return shape.one(await webhooks.get(tx, me.account, id))
 
 
-@router.patch("/{id}", response_model=One[EndpointView] | EndpointView, responses=answers.WRITE)
+@router.patch("/{id}", response_model=One[EndpointView], responses=answers.WRITE)
 async def update_webhook(id: str, body: bodies.WebhookPatch, api: ApiHere, me: Manager, shape: ShapeHere) -> Response:
     """Change the members that are named. Enabling an endpoint that the platform disabled lets it begin anew."""
     async with api.changes.begin() as change:
@@ -94,7 +93,7 @@ async def update_webhook(id: str, body: bodies.WebhookPatch, api: ApiHere, me: M
     return answers.placed(shape.one(made), at=answers.position_of(change))
 
 
-@router.post("/{id}/rotate-secret", response_model=One[NewEndpointView] | NewEndpointView, responses=answers.WRITE)
+@router.post("/{id}/rotate-secret", response_model=One[NewEndpointView], responses=answers.WRITE)
 async def rotate_webhook_secret(
     id: str, api: ApiHere, me: Manager, once: OnceHere, shape: ShapeHere, body: bodies.SecretRotation | None = None
 ) -> Response:
@@ -108,7 +107,7 @@ async def rotate_webhook_secret(
     return doing.answered()
 
 
-@router.delete("/{id}", response_model=One[Deleted] | Deleted, responses=answers.WRITE)
+@router.delete("/{id}", response_model=One[Deleted], responses=answers.WRITE)
 async def delete_webhook(id: str, api: ApiHere, me: Manager, shape: ShapeHere) -> Response:
     """409 while subscriptions point at it; those of its own list of events go with it."""
     async with api.changes.begin() as change:
