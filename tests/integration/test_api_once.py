@@ -133,3 +133,17 @@ async def test_the_key_is_in_the_scope_of_the_api_key(api: ApiWorld) -> None:
     theirs = await api.ask("POST", "/v1/jobs", body, headers=headers, key=api.key_b)
     assert mine.data["id"] != theirs.data["id"]
     assert "Idempotency-Replayed" not in theirs.headers
+
+
+async def test_an_answer_whose_key_left_the_ring_is_not_taken_for_no_answer(api: ApiWorld) -> None:
+    key = secrets.token_hex(16)
+
+    async def ask() -> Answer:
+        body = {"name": "x", "step": STEP}
+        return await api.ask("POST", "/v1/jobs", body, headers={"Idempotency-Key": key})
+
+    assert (await ask()).status == 201
+    await api.execute("UPDATE control.idempotency_keys SET body = 'v1.gone.AAAA' WHERE key = $1", key)
+    again = await ask()
+    assert (again.status, again.error["code"]) == (503, "UNAVAILABLE")
+    assert "was done" in again.error["message"]

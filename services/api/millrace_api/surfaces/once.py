@@ -25,11 +25,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from millrace_api.application.api import Api
 from millrace_api.application.changes import Change
-from millrace_api.application.problems import KeyReused, Problem
+from millrace_api.application.problems import KeyReused, Problem, Unavailable
 from millrace_api.surfaces import answers
 from millrace_core import ids
 from millrace_core.clock import utc_now
-from millrace_core.errors import Retry, Stale
+from millrace_core.errors import Reject, Retry, Stale
 from millrace_core.keyring import KeyRing, kept_answer
 from millrace_store import idempotency
 from millrace_store.idempotency import Answer, Asked, Claimed
@@ -151,7 +151,12 @@ def _opened(ring: KeyRing, asked: Asked, answer: Answer) -> Answer:
     if answer.body.startswith(b"{"):  # kept by a version that did not seal them
         return answer
     name = kept_answer(asked.api_key, asked.key)
-    return Answer(answer.status, ring.open(answer.body.decode(), account=asked.account, name=name).encode())
+    try:
+        return Answer(answer.status, ring.open(answer.body.decode(), account=asked.account, name=name).encode())
+    except Reject:
+        raise Unavailable(
+            "This was done, but what was answered cannot be read: the key ring lacks the key it was kept under."
+        ) from None
 
 
 async def once(
