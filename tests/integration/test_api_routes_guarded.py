@@ -30,8 +30,11 @@ OPEN = {
     "GET /docs/swagger-ui.css",
     "GET /openapi.json",
     *(f"GET /openapi/{surface}.json" for surface in SURFACES),
+    "GET /forms/{public_id}",
+    "GET /forms/{public_id}/thanks",
     "GET /v1/receipts/{root}/proof",
     "POST /connectors/{public_id}/webhook",
+    "POST /forms/{public_id}",
 }
 """What needs no key."""
 ANY_KEY = {"GET /v1/accounts/me"}

@@ -25,7 +25,7 @@ BODIES: Final[Mapping[str, Any]] = {
     "POST /v1/forms/{id}/submissions": {"data": {"name": "x"}},
 }
 """Of routes that take no empty body; else those that change something are sent `{}`."""
-NOT_OF_AN_ACCOUNT: Final = {"/v1/receipts/", "/v1/safe-fields/", "/connectors/"}
+NOT_OF_AN_ACCOUNT: Final = {"/v1/receipts/", "/v1/safe-fields/", "/connectors/", "/forms/"}
 """Paths whose names are the same for all, or public: a root that anyone may prove, a kind of things, a connection that
 checks by itself who sends to it."""
 NOT_SHOWN: Final = {"GET /v1/actions/runs/{id}"}

@@ -233,6 +233,9 @@ FORM_LABEL_CHARS_MAX = 500
 FORM_TEXT_CHARS_MAX = 65_536
 FORM_PATTERN_CHARS_MAX = 500
 FORM_PROBLEMS_SHOWN_MAX = 50
+FORM_DATA_MEMBERS_MAX = 5_000
+# Client addresses share so many counts of a page's rate: bounded memory, and two of them rarely meet.
+FORM_PAGE_COUNTS = 16_384
 SUBMISSIONS_TOLD_AT_ONCE_MAX = 100
 SUBMISSIONS_LOOKED_AT_EVERY_S = 2.0
 # ── connectors ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -32,12 +32,14 @@ ERRORS_SHOWN_MAX = 20
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """How one surface writes. `body_too_large` is its status for a body over the limit."""
+    """How one surface writes. `body_too_large` is its status for a body over the limit; `page` writes its errors for
+    people to read, where people ask."""
 
     surface: str
     error: Callable[[ApiError, str], Mapping[str, Any]]
     success: Callable[[Any, Mapping[str, Any] | None], Mapping[str, Any]]
     body_too_large: int = 413
+    page: Callable[[ApiError, str], Response] | None = None
 
 
 def _ingest_error(error: ApiError, request_id: str) -> Mapping[str, Any]:
@@ -88,8 +90,10 @@ class JsonResponse(Response):
         return orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS)
 
 
-def error_response(error: ApiError, envelope: Envelope, request_id: str) -> JsonResponse:
+def error_response(error: ApiError, envelope: Envelope, request_id: str) -> Response:
     """The whole answer for an error."""
+    if envelope.page is not None:
+        return envelope.page(error, request_id)
     return JsonResponse(envelope.error(error, request_id), status_code=error.status, headers=error.headers)
 
 

@@ -19,6 +19,7 @@ from millrace_api.surfaces.intake import surface as intake
 from millrace_api.surfaces.native import surface as native
 from millrace_api.surfaces.once import Answered, Refusals, on_answered
 from millrace_api.surfaces.ops import surface as ops
+from millrace_api.surfaces.pages import surface as pages
 from millrace_api.surfaces.problems import to_api_error
 from millrace_api.surfaces.which import envelope_of, rate_unit_of, surface_of
 from millrace_core.errors import Retry
@@ -62,7 +63,7 @@ def application(
     for kind in (Problem, Retry):
         app.add_exception_handler(kind, _on_problem)
     app.add_exception_handler(Answered, on_answered)
-    for surface in (ops, intake, automation, native):
+    for surface in (ops, intake, automation, native, pages):
         app.include_router(surface.router())
     app.include_router(docs.router())
     _add_root(app)

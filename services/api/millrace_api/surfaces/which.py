@@ -8,6 +8,7 @@ from typing import Final
 
 from starlette.types import Scope
 
+from millrace_api.surfaces.pages.errors import PAGES
 from millrace_web.envelopes import AUTOMATION, INTAKE, OPS, Envelope
 
 NATIVE: Final = "native"
@@ -24,11 +25,18 @@ _AUTOMATION = (
     "/v1/webhooks",
 )
 _INTAKE = ("/api/v1",)
-_ENVELOPES: Mapping[str, Envelope] = {"ops": OPS, "intake": INTAKE, "automation": AUTOMATION, NATIVE: AUTOMATION}
+_PAGES = ("/forms",)
+_ENVELOPES: Mapping[str, Envelope] = {
+    "ops": OPS,
+    "intake": INTAKE,
+    "automation": AUTOMATION,
+    "pages": PAGES,
+    NATIVE: AUTOMATION,
+}
 
 
 def surface_of(scope: Scope) -> str:
-    """The surface's name: ops, intake, automation or native."""
+    """The surface's name: ops, intake, automation, pages or native."""
     return _surface_of(scope["path"], signed=is_signed(scope))
 
 
@@ -47,6 +55,8 @@ def _surface_of(path: str, *, signed: bool) -> str:
         return "ops"
     if _is_under(path, _INTAKE):
         return "intake"
+    if _is_under(path, _PAGES):
+        return "pages"
     return "automation" if _is_under(path, _AUTOMATION) else NATIVE
 
 
