@@ -80,6 +80,7 @@ BODIES: Final[Mapping[str, Any]] = {
     "POST /api/v1/intake-bots/{id}/submissions": {"data": {"name": "x"}},
     "POST /api/v1/webhooks": {"url": "https://example.test/", "events": ["submission.created"]},
     "POST /api/workflows": WORKFLOW,
+    "POST /v1/actions/resolve": {"prompt": "refund the last invoice of nobody"},
     "POST /v1/chains": {"name": "x", "steps": [STEP]},
     "POST /v1/connectors": {"connector": "stripe", "name": "x"},
     "POST /v1/dead-letters/redrive": {},
