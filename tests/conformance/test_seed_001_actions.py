@@ -37,6 +37,13 @@ async def register(millrace: Millrace, id: str, *, path: str | None = None, **mo
     return str(answer.json["secret"])
 
 
+async def register_again(millrace: Millrace, id: str, *, path: str) -> None:
+    """The next version, which shows no secret."""
+    contract = {**KB, "id": id, "endpoint": millrace.sink.url + path}
+    answer = await millrace.user.ask("POST", "/v1/actions", contract)
+    assert (answer.status, answer.json["secret"]) == (201, None), answer.body
+
+
 async def run(user: User, id: str, params: Any = PARAMS, **headers: str) -> Answer:
     return await user.ask("POST", "/v1/actions/run", {"action": id, "params": params}, **headers)
 
@@ -172,6 +179,23 @@ async def test_an_endpoint_that_refuses_is_told(millrace: Millrace) -> None:
     answer = await run(millrace.user, "run.refused")
     assert answer.status == 200
     assert (answer.json["status"], answer.json["error"]["code"]) == ("failed", "http_410")
+
+
+async def test_a_contract_that_changes_holds_for_the_next_call(millrace: Millrace) -> None:
+    await register(millrace, "run.moved", path="/run.moved.one")
+    await run(millrace.user, "run.moved")
+    await register_again(millrace, "run.moved", path="/run.moved.two")
+    assert (await run(millrace.user, "run.moved")).json["status"] == "completed"
+    places = ("/run.moved.one", "/run.moved.two")
+    assert [len(millrace.sink.arrived[path]) for path in places] == [1, 1]
+
+
+async def test_a_rotated_secret_signs_the_next_call(millrace: Millrace) -> None:
+    await register(millrace, "run.rotated")
+    rotated = (await millrace.user.ask("POST", "/v1/actions/run.rotated/rotate-secret")).json["secret"]
+    assert (await run(millrace.user, "run.rotated")).json["status"] == "completed"
+    (arrived,) = millrace.sink.arrived["/run.rotated"]
+    assert arrived.headers["x-opsiq-signature"] == actions.sign(rotated, arrived.raw)
 
 
 async def test_under_one_idempotency_key_it_is_run_once(millrace: Millrace) -> None:
