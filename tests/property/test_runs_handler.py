@@ -12,13 +12,24 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millrace_core.messages import Message, RunCommand, RunFact, SetTimer, StartRun, Step, TimerCommand, decode
+from millrace_core.messages import (
+    Message,
+    RunCommand,
+    RunEnded,
+    RunFact,
+    SetTimer,
+    StartRun,
+    Step,
+    TimerCommand,
+    decode,
+)
 from millrace_core.record import Written
+from millrace_core.runs import LAST_WORDS
 from millrace_orchestrator.handlers import READ_BACK, OrchestratorHandler
 from millrace_orchestrator.shares import Shares
 from tests.support.plans import NOW_MS, start
 from tests.support.records import on, record
-from tests.support.run_worlds import answer, plans, straight, timeless
+from tests.support.run_worlds import answer, plans, straight, timeless, workflows
 from tests.support.task import Task
 
 
@@ -94,4 +105,32 @@ def test_each_run_takes_its_straight_course(
         expected = straight(plan, seed=seed, failures=failures, n=n)
         assert timeless(partition.facts[one.run]) == timeless(expected)
     assert len({step.key for step in partition.steps}) == len(partition.steps)
+    assert not partition.task.state
+
+
+@given(
+    course=st.integers(0, 2**32),
+    graphs=st.lists(workflows(), min_size=1, max_size=3),
+    seed=st.integers(0, 1_000),
+    failures=st.integers(0, 6),
+    released_max=st.integers(1, 3),
+)
+@settings(max_examples=150, deadline=None)
+def test_each_workflow_takes_its_branches_once_and_says_its_last_words_once(
+    course: int, graphs: list[bytes], seed: int, failures: int, released_max: int
+) -> None:
+    partition = Partition(Random(course), seed=seed, failures=failures, released_max=released_max)
+    starts: list[StartRun] = [start(plan, n=n) for n, plan in enumerate(graphs)]
+    partition.waiting += [("run-commands", one, f"events:0:{n}") for n, one in enumerate(starts)]
+    partition.run()
+    for n, (one, plan) in enumerate(zip(starts, graphs, strict=True)):
+        expected = straight(plan, seed=seed, failures=failures, n=n)
+        facts = partition.facts[one.run]
+        ends = [fact.outcome for fact in (facts[-1], expected[-1]) if isinstance(fact, RunEnded)]
+        assert len(ends) == 2
+        assert ends[0] == ends[1]
+        if ends[0] == "completed":
+            assert sorted(timeless(facts)) == sorted(timeless(expected))
+    assert len({step.key for step in partition.steps}) == len(partition.steps)
+    assert sorted(step.run for step in partition.steps if step.type == LAST_WORDS) == sorted(one.run for one in starts)
     assert not partition.task.state
