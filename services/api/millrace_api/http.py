@@ -4,6 +4,7 @@ Layers from outside: request id, rate, counting, refusals kept under their key, 
 case refuses becomes an error of the surface that was asked; `surfaces.which` tells surfaces apart.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -26,6 +27,7 @@ from millrace_core.errors import Retry
 from millrace_web.authentication import Authenticator
 from millrace_web.body_limit import BodyLimit
 from millrace_web.caller_rates import RateHeaders
+from millrace_web.deprecation import DEPRECATED, Deprecated, Deprecations
 from millrace_web.entrance import Entrance
 from millrace_web.envelopes import error_response, install_errors
 from millrace_web.observed import HttpObserver, Observed
@@ -42,9 +44,10 @@ def application(
     open_rate: RateLimits,
     version: str,
     entrance: Entrance | None = None,
+    deprecated: Sequence[Deprecated] = DEPRECATED,
 ) -> FastAPI:
     """The routes, without the layers around them. `open_rate` is that of what may be asked without a key; `entrance` is
-    passed by everyone with one."""
+    passed by everyone with one; `deprecated` are the routes that will end."""
     app = FastAPI(
         title="Millrace",
         description=openapi.DESCRIPTION,
@@ -59,6 +62,7 @@ def application(
     app.state.cursors = cursors
     app.state.open_rate = open_rate
     app.state.entrance = entrance
+    app.state.deprecated = deprecated
     install_errors(app, envelope_of)
     for kind in (Problem, Retry):
         app.add_exception_handler(kind, _on_problem)
@@ -72,7 +76,7 @@ def application(
 
 def layered(app: FastAPI, *, observer: HttpObserver) -> ASGIApp:
     """The application as it is served."""
-    limited = BodyLimit(app, envelope_of=envelope_of)
+    limited = BodyLimit(Deprecations(app, app.state.deprecated), envelope_of=envelope_of)
     observed = Observed(Refusals(limited, app.state.api), surface_of=surface_of, observer=observer)
     open_rate: RateLimits = app.state.open_rate
 

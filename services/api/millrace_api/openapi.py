@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from millrace_api.surfaces.which import surfaces_describing
 from millrace_web import ingest_openapi
+from millrace_web.deprecation import describe
 
 _METHODS = frozenset({"get", "put", "post", "delete", "patch", "options", "head"})
 _HEADERS = {
@@ -60,6 +61,7 @@ def document(app: FastAPI) -> dict[str, Any]:
     for path, operations in made["paths"].items():
         if {"ops", "automation"} <= surfaces_describing(path):
             _show_both_shapes(operations, made["components"]["schemas"])
+    describe(made["paths"], app.state.deprecated)
     return ingest_openapi.merge_into(made)
 
 
