@@ -24,6 +24,7 @@ ROUTES = guarded_routes()
 OPEN = {
     "GET /",
     "GET /docs",
+    "GET /docs/errors",
     "GET /docs/favicon.png",
     "GET /docs/start.js",
     "GET /docs/swagger-ui-bundle.js",

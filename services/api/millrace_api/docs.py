@@ -1,5 +1,5 @@
 """Swagger UI, of everything or of one surface (`/docs?surface=ops`), from its own files: nothing is fetched from
-elsewhere, and the page may load nothing from elsewhere.
+elsewhere, and the page may load nothing from elsewhere. Beside it the reference of errors, `/docs/errors`, as text.
 
 The files are those of the `swagger-ui-dist` release that the PyPI package `fastapi-offline` carries, pinned by hash in
 `uv.lock`; nothing else of that package is used. Served with a policy that allows this origin alone.
@@ -58,8 +58,12 @@ SwaggerUIBundle({
 """
 
 
+_ERRORS = "errors.md"
+"""The same as `docs/guides/errors.md`, which is not part of what is installed."""
+
+
 def router() -> APIRouter:
-    """`/docs` and the files it needs."""
+    """`/docs`, the files it needs, and `/docs/errors`."""
     routes = APIRouter(include_in_schema=False)
     files = {name: (resources.files(_PACKAGE) / "static" / name).read_bytes() for name in _ASSETS}
 
@@ -71,15 +75,20 @@ def router() -> APIRouter:
     async def start() -> Response:
         return Response(_START, media_type="text/javascript; charset=utf-8", headers=_HEADERS)
 
+    errors = (resources.files("millrace_api") / _ERRORS).read_bytes()
+
+    @routes.get("/docs/errors")
+    async def reference() -> Response:
+        return Response(errors, media_type="text/plain; charset=utf-8", headers=_HEADERS)
+
     for name, media_type in _ASSETS.items():
         _serve(routes, name, files[name], media_type)
     return routes
 
 
 def _links() -> str:
-    return " · ".join(
-        ['<a href="/docs">everything</a>', *(f'<a href="/docs?surface={it}">{it}</a>' for it in SURFACES)]
-    )
+    surfaces = (f'<a href="/docs?surface={it}">{it}</a>' for it in SURFACES)
+    return " · ".join(['<a href="/docs">everything</a>', *surfaces, '<a href="/docs/errors">errors</a>'])
 
 
 def _serve(routes: APIRouter, name: str, content: bytes, media_type: str) -> None:

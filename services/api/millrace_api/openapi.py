@@ -35,6 +35,7 @@ DESCRIPTION = """Events come in, work gets done.
 Post events to `/ingest/event/publish`; subscribe jobs, chains and webhooks to them; read what became of each.
 Send `Authorization: Bearer <key>` with every request. Lists are paged by `cursor` and `limit` (1–100, 20 if not
 given). A write answers with `X-Millrace-Position`: send it back on a read, and the read holds that write.
+Errors say a `code`: the [error reference](/docs/errors) has all of them, why each comes and what to do.
 """
 
 SURFACES: Mapping[str, str] = {
