@@ -1,6 +1,7 @@
 """Accounts and keys made by the command line, and the control topic queued again, on a real Postgres."""
 
 import dataclasses
+import json
 
 import asyncpg
 import pytest
@@ -12,6 +13,7 @@ from millrace_core.errors import Reject, Retry
 from millrace_core.keyring import KeyRing, key_secret, new_ring_entry
 from millrace_store.migrations import migrate
 from tests.support.api_world import ApiWorld
+from tests.support.waiting import eventually
 
 KEYS = {
     "ingest": new_key("ingest"),
@@ -53,6 +55,23 @@ async def test_the_demo_account_is_made_once(seals: bootstrap.Seals) -> None:
     assert opened == KEYS["ops"]["secret"]  # type: ignore[index]
     # Eight things to tell: both accounts and the keys.
     assert len(await rows(seals.dsn, "SELECT * FROM control.control_outbox")) == 8
+
+
+async def test_the_demo_account_has_a_form_that_asks_for_a_name(seals: bootstrap.Seals) -> None:
+    await bootstrap.ensure_demo(seals, KEYS)
+    await bootstrap.ensure_demo(seals, KEYS)
+    (account,) = await rows(seals.dsn, "SELECT id FROM control.accounts WHERE name = 'demo'")
+    (form,) = await rows(seals.dsn, "SELECT * FROM control.forms")
+    assert (form["account"], form["public_id"], form["status"]) == (account["id"], "demo", "published")
+    assert json.loads(form["fields"]) == [{"name": "name", "type": "text", "required": True}]
+
+
+async def test_a_form_that_was_deleted_is_not_made_again(seals: bootstrap.Seals) -> None:
+    await bootstrap.ensure_demo(seals, KEYS)
+    await rows(seals.dsn, "UPDATE control.forms SET deleted_at = now()")
+    await bootstrap.ensure_demo(seals, KEYS)
+    (form,) = await rows(seals.dsn, "SELECT * FROM control.forms")
+    assert form["deleted_at"] is not None
 
 
 async def test_a_new_key_of_the_file_is_added(seals: bootstrap.Seals) -> None:
@@ -121,3 +140,17 @@ async def test_an_accounts_retention_is_shown_and_set_within_its_bounds(seals: b
             await bootstrap.keep(seals.dsn, account="a", days=days, most=14)
     with pytest.raises(Reject, match="no account named"):
         await bootstrap.keep(seals.dsn, account="b", days=3, most=14)
+
+
+async def test_the_demo_form_is_an_intake_bot_that_takes_a_name(api: ApiWorld) -> None:
+    await bootstrap.ensure_demo(api.seals, KEYS)
+
+    async def bots() -> list[dict[str, str]]:
+        answer = await api.ask("GET", "/api/v1/intake-bots", key=str(KEYS["intake"]))
+        return list(answer.data["items"]) if answer.status == 200 else []
+
+    (bot,) = await eventually(bots, what="the demo keys are in force")
+    path = f"/api/v1/intake-bots/{bot['id']}/submissions"
+    made = await api.ask("POST", path, {"data": {"name": "Jane Doe"}}, key=str(KEYS["intake"]))
+    assert (made.status, made.data["data"]) == (201, {"name": "Jane Doe"})
+    assert (await api.ask("GET", "/forms/demo", headers={"authorization": ""})).status == 200

@@ -9,6 +9,7 @@ def welcome(home: state.Home, keys: state.Keys, *, base_url: str, bootstrap: str
 Millrace is ready after {seconds:.1f} s at {base_url}
 
   API reference  {base_url}/docs
+  a form         {base_url}/forms/demo   (what is filled in is an event; its id: GET /api/v1/intake-bots)
   Kafka          {bootstrap}
   addresses, pids, metrics and keys: {home.dev_json}
 

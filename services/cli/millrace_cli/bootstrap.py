@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast, get_args
+from typing import Any, Final, cast, get_args
+
+import msgspec
 
 from millrace_cli.settings import KeySettings
-from millrace_core import ids, limits
+from millrace_core import forms, ids, limits
 from millrace_core.clock import SystemClock, utc_now
 from millrace_core.credentials import Surface, hint, key_digest, new_key, new_ops_secret, parse_pepper
 from millrace_core.errors import Reject
@@ -23,9 +25,13 @@ from millrace_store.pool import Connection, connect
 
 _ACCOUNTS = queries.load("api/accounts")
 _KEYS = queries.load("api/keys")
+_FORMS = queries.load("api/forms")
 DEMO_ACCOUNT = "demo"
 DEMO_PLAN = "enterprise"
 EVERY_SCOPE = ("*",)
+DEMO_FORM = "demo"
+"""The public id of the demo account's form; its page is `/forms/demo`."""
+_DEMO_FIELDS: Final = ({"name": "name", "type": "text", "required": True},)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +85,7 @@ async def create_key(seals: Seals, *, account: str, plan: str, wanted: Wanted) -
 
 
 async def ensure_demo(seals: Seals, keys: Mapping[str, Any]) -> int:
-    """The demo account with the keys of dev.json; how many keys were missing."""
+    """The demo account with the keys of dev.json and a form, which is an intake bot; how many keys were missing."""
     async with _transaction(seals.dsn) as connection:
         account = await ensure_account(
             connection, name=DEMO_ACCOUNT, plan=DEMO_PLAN, retention_days=seals.retention_days
@@ -91,6 +97,7 @@ async def ensure_demo(seals: Seals, keys: Mapping[str, Any]) -> int:
             if await connection.fetchrow(_KEYS["find_key"], digest) is None:
                 await _insert(connection, account["id"], wanted, seals)
                 missing += 1
+        await _ensure_form(connection, account["id"])
         return missing
 
 
@@ -156,6 +163,13 @@ async def keep(dsn: str, *, account: str, days: int | None, most: int) -> str:
         row = await connection.fetchrow(_ACCOUNTS["get_account"], owner["id"])
     assert row is not None
     return f"{account} keeps {row['retention_days']} days: what was received since {row['kept_since']:%Y-%m-%d %H:%M}Z"
+
+
+async def _ensure_form(connection: Connection, account: str) -> None:
+    """One that asks for a name. It is made once: whoever deletes or changes it has his way."""
+    fields = msgspec.json.encode(forms.parse_fields(_DEMO_FIELDS)).decode()
+    id = ids.uuid_of(ids.new_id(ids.FORM))
+    await connection.execute(_FORMS["ensure_form"], account, id, DEMO_FORM, "Demo", None, fields, "published", _now())
 
 
 async def _insert(connection: Connection, account: str, wanted: Wanted, seals: Seals) -> Made:

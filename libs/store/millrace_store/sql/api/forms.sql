@@ -5,6 +5,12 @@ INSERT INTO control.forms (account, id, public_id, version, name, description, f
 VALUES ($1, $2, $3, 1, $4, $5, $6, $7, $8, $8)
 RETURNING *;
 
+-- Nothing where its public address is taken, be it by one that was deleted.
+-- name: ensure_form
+INSERT INTO control.forms (account, id, public_id, version, name, description, fields, status, created_at, updated_at)
+VALUES ($1, $2, $3, 1, $4, $5, $6, $7, $8, $8)
+ON CONFLICT (public_id) DO NOTHING;
+
 -- name: get_form
 SELECT * FROM control.forms WHERE account = $1 AND id = $2 AND deleted_at IS NULL;
 
