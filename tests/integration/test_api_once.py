@@ -3,18 +3,23 @@
 A route that is added is in here by itself; where it takes a body, that stands in `BODIES`.
 """
 
+import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final
 
 import orjson
 import pytest
+from aiohttp import web
 
 from millrace_core.clock import SystemClock, utc_now
+from millrace_devstack.ports import free_port
 from tests.support.api_world import Answer, ApiWorld
 from tests.support.routes import Guarded, guarded_routes
 from tests.support.things import MAKERS, STEP, Maker, posted
+from tests.support.waiting import eventually
 
 ELSEWHERE: Final = {"POST /v1/actions/confirmations/{id}/confirm"}
 """What waits for an executor, which is not here (`tests/conformance/test_seed_001_actions.py`)."""
@@ -148,3 +153,48 @@ async def test_an_answer_whose_key_left_the_ring_is_not_taken_for_no_answer(api:
     again = await ask()
     assert (again.status, again.error["code"]) == (503, "UNAVAILABLE")
     assert "was done" in again.error["message"]
+
+
+async def test_work_that_is_held_keeps_no_connection_and_its_repeat_waits(api: ApiWorld) -> None:
+    """A dozen requests under keys of their own that wait for an endpoint leave the pool to others, and one that asks
+    again meanwhile gets the first one's answer."""
+    async with slow_endpoint() as (url, called, go_on):
+        body = {"url": url, "event": "invoice.paid", "payload": {}, "secret": "a secret of some length"}
+        keys = [secrets.token_hex(8) for _ in range(12)]
+
+        async def test(key: str) -> Answer:
+            return await api.ask("POST", "/v1/webhooks/test", body, headers={"idempotency-key": key})
+
+        first = [asyncio.ensure_future(test(key)) for key in keys]
+
+        await eventually(lambda: called() == len(keys), what="all are being sent")
+        assert (await asyncio.wait_for(api.ask("GET", "/v1/jobs"), 2)).status == 200
+        again = asyncio.ensure_future(test(keys[0]))
+        go_on()
+        answers = await asyncio.gather(*first)
+        assert {answer.status for answer in answers} == {200}
+        assert (await again).body == answers[0].body
+        assert called() == len(keys), "nothing was sent twice"
+
+
+@asynccontextmanager
+async def slow_endpoint() -> AsyncIterator[tuple[str, Callable[[], int], Callable[[], None]]]:
+    """An endpoint that answers when it is told to: its address, how often it was called, and the word."""
+    count, go = 0, asyncio.Event()
+
+    async def answer(_: web.Request) -> web.Response:
+        nonlocal count
+        count += 1
+        await go.wait()
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", port := free_port())
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{port}/", lambda: count, go.set
+    finally:
+        await runner.cleanup()

@@ -71,8 +71,13 @@ async def test_a_role_bounds_what_a_persons_keys_may_and_its_change_holds_at_onc
     refused = await api.ask("POST", "/v1/keys", {"name": "x", "scopes": ["read:runs"]}, key=key)
     assert (refused.status, refused.error["code"]) == (403, "FORBIDDEN")
     assert (await api.ask("PATCH", f"/v1/people/{who}", {"role": "admin"})).data["role"] == "admin"
-    assert (await api.ask("POST", "/v1/keys", {"name": "x", "scopes": ["read:runs"]}, key=key)).status == 201
-    assert (await api.ask("POST", "/v1/keys", {"name": "x", "scopes": ["*"]}, key=key)).status == 403
+    mine = {"name": "x", "person": who}
+    assert (await api.ask("POST", "/v1/keys", {**mine, "scopes": ["read:runs"]}, key=key)).status == 201
+    nobodys = {"name": "x", "scopes": ["run:actions", "confirm:actions"]}
+    assert (await api.ask("POST", "/v1/keys", nobodys, key=key)).status == 403, "it would act as an owner's"
+    narrow = (await key_of(api, who, "manage:keys"))["key"]
+    wide = await api.ask("POST", "/v1/keys", {**mine, "scopes": ["*"]}, key=narrow)
+    assert wide.status == 403, "more than the key itself has"
     assert (await api.ask("DELETE", f"/v1/people/{who}")).data == {"id": who, "deleted": True}
     assert (await api.ask("GET", "/v1/runs", key=key)).status == 401, "his keys end with him"
     assert (await api.ask("GET", f"/v1/people/{who}")).status == 404
@@ -81,12 +86,17 @@ async def test_a_role_bounds_what_a_persons_keys_may_and_its_change_holds_at_onc
 async def test_an_admin_does_nothing_to_an_owner(api: ApiWorld) -> None:
     owner = await person(api, "owner")
     admin = (await key_of(api, await person(api, "admin")))["key"]
+    owners, nobodys = await key_of(api, owner), await key_of(api, None, "run:actions")
     for method, path, body in (
         ("PATCH", f"/v1/people/{owner}", {"role": "member"}),
         ("DELETE", f"/v1/people/{owner}", None),
         ("POST", "/v1/people", {"email": email(), "role": "owner"}),
         ("POST", "/v1/keys", {"name": "x", "scopes": ["read:runs"], "person": owner}),
-        ("POST", f"/v1/keys/{(await key_of(api, owner))['id']}/rotate", {}),
+        ("POST", f"/v1/keys/{owners['id']}/rotate", {}),
+        ("PATCH", f"/v1/keys/{owners['id']}", {"name": "mine"}),
+        ("DELETE", f"/v1/keys/{owners['id']}", None),
+        ("POST", f"/v1/keys/{nobodys['id']}/rotate", {}),
+        ("DELETE", f"/v1/keys/{nobodys['id']}", None),
     ):
         assert (await api.ask(method, path, body, key=admin)).status == 403, path
 

@@ -149,7 +149,9 @@ async def test_many_whose_caller_died_go_on_where_they_were(api: ApiWorld) -> No
     letters = [await lettered(api, "events", reason="cut off") for _ in range(2)]
     headers, choice = {"idempotency-key": "cut off"}, {"reason": "cut off"}
     await api.ask("POST", "/v1/dead-letters/redrive", choice, headers=headers)
-    await api.execute("UPDATE control.idempotency_keys SET status = NULL, body = NULL WHERE key = 'cut off'")
+    await api.execute(
+        "UPDATE control.idempotency_keys SET status = NULL, body = NULL, held_until = NULL WHERE key = 'cut off'"
+    )
     later = await lettered(api, "events", reason="cut off")
     done = await api.ask("POST", "/v1/dead-letters/redrive", choice, headers=headers)
     assert done.data == {"letters": 1, "written": 1, "refused": 0, "left": 0}

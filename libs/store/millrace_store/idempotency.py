@@ -2,8 +2,8 @@
 
 A key is in the scope of the API key that sent it. Where claim, work and `keep` share a transaction, the work is done
 once: one who asks while the first is under way waits for its end by the row's lock, and what fails leaves nothing
-behind. Work in several transactions claims in one of its own; asked again before its answer is kept, it goes on beside
-or behind the first, so it must be safe to repeat.
+behind. Work outside Postgres claims the key and holds it by a time, so that nobody waits with a connection; where the
+one who held it died, the next one does it again, so it must be safe to repeat.
 Not here: headers and statuses (`millrace_web.idempotency`).
 """
 
@@ -54,6 +54,19 @@ async def claim(tx: Connection, asked: Asked, *, now: datetime) -> Claimed:
     if row["request"] != asked.request:
         raise Stale("the key stands for another request")
     return Claimed(row["asked_at"], None if row["status"] is None else Answer(row["status"], row["body"]))
+
+
+async def hold(tx: Connection, asked: Asked, *, now: datetime) -> datetime | None:
+    """Take the work under a claimed key, for work that is done outside this transaction; until when it is held. None
+    while another request holds it: ask again."""
+    until = now + timedelta(seconds=limits.IDEMPOTENCY_HELD_S)
+    taken = await tx.fetchval(_SQL["hold"], *_named(asked), now, until)
+    return until if taken else None
+
+
+async def let_go(tx: Connection, asked: Asked, held: datetime) -> None:
+    """Give up work that was held until then and came to nothing."""
+    await tx.execute(_SQL["let_go"], *_named(asked), held)
 
 
 async def keep(tx: Connection, asked: Asked, answer: Answer) -> None:

@@ -1,7 +1,7 @@
 """Connections to Postgres, every one of them bounded. The only place that opens any.
 
 A statement that runs away is ended by the server, a transaction left open too, and a peer that vanished is noticed by
-keepalives. Pools never grow past their bound: a request waits for a connection and gives up after `wait_s`.
+keepalives. Pools never grow past their bound: who takes a connection says how long it waits for one.
 Not here: what is asked (`queries`), and retrying (the loops know what can be asked again).
 """
 

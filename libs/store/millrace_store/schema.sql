@@ -269,10 +269,13 @@ CREATE TABLE control.idempotency_keys (
     request bytea NOT NULL,
     status integer,
     body bytea,
-    asked_at timestamp with time zone NOT NULL
+    asked_at timestamp with time zone NOT NULL,
+    held_until timestamp with time zone
 );
 
 COMMENT ON COLUMN control.idempotency_keys.request IS 'a digest: the same key with another request is a conflict';
+
+COMMENT ON COLUMN control.idempotency_keys.held_until IS 'until then the work is another request''s, unless it has been answered; over early where it failed';
 
 CREATE TABLE control.integrations (
     account text NOT NULL,

@@ -16,6 +16,18 @@ ON CONFLICT (account, api_key, key) DO UPDATE SET
     asked_at = CASE WHEN k.asked_at > $6 THEN k.asked_at ELSE excluded.asked_at END
 RETURNING request, status, body, asked_at;
 
+-- One row where the work is now this request's.
+-- name: hold
+UPDATE control.idempotency_keys SET held_until = $6
+WHERE account = $1 AND api_key = $2 AND key = $3 AND request = $4 AND status IS NULL
+    AND (held_until IS NULL OR held_until <= $5)
+RETURNING true;
+
+-- It failed: whoever asks again may do it.
+-- name: let_go
+UPDATE control.idempotency_keys SET held_until = NULL
+WHERE account = $1 AND api_key = $2 AND key = $3 AND request = $4 AND held_until = $5;
+
 -- The first answer stands.
 -- name: keep
 UPDATE control.idempotency_keys SET status = $5, body = $6

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Literal, cast
 
 from millrace_api.application.problems import Unavailable
+from millrace_core import limits
 from millrace_store.pool import AWAY, Connection, Pool
 
 Isolation = Literal["read_committed", "repeatable_read"]
@@ -35,7 +36,7 @@ class Database:
     async def asking(self) -> AsyncIterator[Connection]:
         """For one statement, which is a transaction of its own."""
         try:
-            async with self._pool.acquire() as lent:
+            async with self._pool.acquire(timeout=limits.POOL_WAIT_S_MAX) as lent:
                 yield _connection(lent)
         except AWAY as error:
             raise _away(error) from error
@@ -43,7 +44,10 @@ class Database:
     @asynccontextmanager
     async def _transaction(self, *, isolation: Isolation, readonly: bool) -> AsyncIterator[Connection]:
         try:
-            async with self._pool.acquire() as lent, lent.transaction(isolation=isolation, readonly=readonly):
+            async with (
+                self._pool.acquire(timeout=limits.POOL_WAIT_S_MAX) as lent,
+                lent.transaction(isolation=isolation, readonly=readonly),
+            ):
                 yield _connection(lent)
         except AWAY as error:
             raise _away(error) from error

@@ -23,7 +23,7 @@ from millrace_store import queries
 from millrace_store.aggregates import Row, account_entry, key_entry
 from millrace_store.pool import Connection
 from millrace_web.api_keys import ApiKey
-from millrace_web.scopes import SCOPES
+from millrace_web.scopes import SCOPES, allows
 
 _SQL = queries.load("api/keys")
 _ACCOUNTS = queries.load("api/accounts")
@@ -81,6 +81,7 @@ class KeyMaker:
 async def create(change: Change, account: str, new: NewKey, *, by: ApiKey, maker: KeyMaker) -> NewKeyView:
     """`by` is the key that asks."""
     _check(new, by, change.now)
+    _check_owner(new.person, by)
     person = None if new.person is None else await _person(change.tx, account, new.person, by)
     return await insert(change, await _acted_on(change, account) if new.test else account, new, person, maker=maker)
 
@@ -122,8 +123,9 @@ async def listed(tx: Connection, account: str, *, below: UUID | None, count: int
     return [KeyView(**_fields(row)) for row in await tx.fetch(_SQL["list_keys"], account, below, count)]
 
 
-async def rename(change: Change, account: str, id: str, name: str) -> KeyView:
+async def rename(change: Change, account: str, id: str, name: str, *, by: ApiKey) -> KeyView:
     row = await _locked(change, account, id)
+    _check_key(row, by)
     await change.tx.execute(_SQL["rename_key"], row["account"], row["id"], name)
     return KeyView(**_fields(await _published(change, account, id)))
 
@@ -134,9 +136,8 @@ async def rotate(change: Change, account: str, id: str, *, grace_s: int, by: Api
     row = await _locked(change, account, id)
     if row["revoked_at"] is not None:
         raise Conflict("This key is revoked: make a new one.")
+    _check_key(row, by)
     _check_granted(row["scopes"], by)
-    if row["role"] is not None and by.role is not None:
-        _check_rank(row["role"], by)
     text = new_key(row["surface"], test=row["test"])
     secret = None if row["sealed_secret"] is None else new_ops_secret()
     await change.tx.execute(
@@ -151,9 +152,10 @@ async def rotate(change: Change, account: str, id: str, *, grace_s: int, by: Api
     return NewKeyView(**_fields(await _published(change, account, id)), key=text, secret=secret)
 
 
-async def revoke(change: Change, account: str, id: str) -> KeyView:
+async def revoke(change: Change, account: str, id: str, *, by: ApiKey) -> KeyView:
     """End the key. Safe to repeat: the first time stands."""
     row = await _locked(change, account, id)
+    _check_key(row, by)
     if row["revoked_at"] is None:
         await end(change, row)
         row = await _locked(change, account, id)
@@ -216,8 +218,7 @@ def _check(new: NewKey, by: ApiKey, now: datetime) -> None:
     for index, scope in enumerate(new.scopes):
         if scope not in SCOPES:
             raise Invalid(f"{scope!r} is not a scope; known are {', '.join(sorted(SCOPES))}", where=f"scopes.{index}")
-    if by.role is None or new.person is None:
-        _check_granted(new.scopes, by)
+    _check_granted(new.scopes, by)
     if new.test and new.surface != "agents":
         raise Invalid("only keys of the agents surface can be test keys", where="test")
     if new.test and new.person is not None:
@@ -227,9 +228,22 @@ def _check(new: NewKey, by: ApiKey, now: datetime) -> None:
 
 
 def _check_granted(wanted: Sequence[str], by: ApiKey) -> None:
+    """What the key's own scopes include. Of people's keys the role bounds it too, whenever they are used."""
     for scope in wanted:
-        if not by.may(scope):
+        if not allows(by.scopes, scope):
             raise Forbidden(f"This key may not give the scope {scope!r}, which it does not have itself.")
+
+
+def _check_owner(person: str | None, by: ApiKey) -> None:
+    """A key of nobody may what an owner may in actions: only an owner's, or another such key, makes or changes one."""
+    if person is None and by.role not in {None, "owner"}:
+        raise Forbidden(f"A key of one who is {by.role} may only make and change keys of people: name a person.")
+
+
+def _check_key(row: Row, by: ApiKey) -> None:
+    _check_owner(row["person"], by)
+    if row["role"] is not None:
+        _check_rank(row["role"], by)
 
 
 def _check_rank(role: str, by: ApiKey) -> None:

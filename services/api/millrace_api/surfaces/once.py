@@ -6,13 +6,16 @@
     return doing.answered()
 
 The key is claimed and the answer kept in the transaction that does the work: one who asks while the first is under way
-waits for its end, and what fails leaves nothing behind. Work that is a record on the log cannot share a transaction;
-there (`holding`) the claim is committed first, and `id_for` gives the ids that a repeat after a crash has again, so
-that the log knows them. Refusals that would come again (400, 404, 409, 422) are kept where they leave (`Refusals`).
-A key is remembered 24 h, in the scope of the API key that sent it. Answers are kept under the key ring, since some hold
-a secret that is shown once. Not here: the rows (`millrace_store.idempotency`).
+waits for its end, and what fails leaves nothing behind. Work that is a record on the log, or a call, cannot share a
+transaction; there (`holding`) the claim is committed first and holds by a time, without a connection, and `id_for`
+gives the ids that a repeat after a crash has again, so that the log knows them. Refusals that would come again (400,
+404, 409, 422) are kept where they leave (`Refusals`). A key is remembered 24 h, in the scope of the API key that sent
+it. Answers are kept under the key ring, since some hold a secret that is shown once.
+Not here: the rows
+(`millrace_store.idempotency`).
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,7 +30,7 @@ from millrace_api.application.api import Api
 from millrace_api.application.changes import Change
 from millrace_api.application.problems import KeyReused, Problem, Unavailable
 from millrace_api.surfaces import answers
-from millrace_core import ids
+from millrace_core import ids, limits
 from millrace_core.clock import utc_now
 from millrace_core.errors import Reject, Retry, Stale
 from millrace_core.keyring import KeyRing, kept_answer
@@ -108,12 +111,31 @@ class Once:
         if self.asked is None:
             yield holding
             return
-        async with api.database.writing() as tx:
-            await self.claim(tx, now=utc_now(api.clock))
-        async with api.database.writing() as tx:
-            await self.claim(tx, now=utc_now(api.clock))
+        held = await self._held(api, self.asked)
+        try:
             yield holding
+        except BaseException:
+            async with api.database.writing() as tx:
+                await idempotency.let_go(tx, self.asked, held)
+            raise
+        async with api.database.writing() as tx:
             await self.keep(tx, holding.answer)
+
+    async def _held(self, api: Api, asked: Asked) -> datetime:
+        """The key, held until then. Nobody waits for it with a connection: the pool is everyone's."""
+        last = api.clock.monotonic() + limits.IDEMPOTENCY_WAIT_S_MAX
+        while True:
+            async with api.database.writing() as tx:
+                now = utc_now(api.clock)
+                await self.claim(tx, now=now)
+                held = await idempotency.hold(tx, asked, now=now)
+            if held is not None:
+                return held
+            if api.clock.monotonic() >= last:
+                raise Unavailable(
+                    "The first request under this Idempotency-Key is still under way: ask again for its answer."
+                )
+            await asyncio.sleep(limits.IDEMPOTENCY_LOOKED_AT_EVERY_S)
 
     def id_for(self, prefix: str) -> str:
         """An id of this kind for what the request makes: the same each time it is asked under its key."""

@@ -45,7 +45,7 @@ async def get_key(id: str, api: ApiHere, me: Manager) -> Response:
 @router.patch("/{id}", response_model=One[KeyView], responses=answers.WRITE)
 async def rename_key(id: str, body: bodies.KeyPatch, api: ApiHere, me: Manager) -> Response:
     async with api.changes.begin() as change:
-        made = await keys.rename(change, me.account, id, body.name)
+        made = await keys.rename(change, me.account, id, body.name, by=me)
     return answers.one(made, at=answers.position_of(change))
 
 
@@ -66,5 +66,5 @@ async def rotate_key(
 async def revoke_key(id: str, api: ApiHere, me: Manager) -> Response:
     """End a key for ever: every gateway refuses it within a second. It stays in the list."""
     async with api.changes.begin() as change:
-        ended = await keys.revoke(change, me.account, id)
+        ended = await keys.revoke(change, me.account, id, by=me)
     return answers.one(ended, at=answers.position_of(change))
