@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from millrace_api.application import webhooks
 from millrace_api.application.webhooks import EndpointView, Wanted
+from millrace_api.surfaces.answers import placed, position_of
 from millrace_api.surfaces.bodies import Body, Description, Text
 from millrace_api.surfaces.calls import ApiHere, Caller, StrictRoute, caller
 from millrace_api.surfaces.intake import answers
@@ -79,7 +80,7 @@ async def delete_intake_webhook(id: str, api: ApiHere, me: Manager) -> Response:
     """409 while subscriptions of others point at it."""
     async with api.changes.begin() as change:
         await webhooks.delete(change, me.account, id)
-    return answers.one({"id": id, "deleted": True})
+    return placed(answers.one({"id": id, "deleted": True}), at=position_of(change))
 
 
 def _webhook(view: EndpointView) -> dict[str, Any]:
