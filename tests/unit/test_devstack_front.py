@@ -84,6 +84,7 @@ async def _ask(port: int, request: bytes, *, until: Callable[[bytes], bool] | No
         (b"/v1/events", b"api"),
         (b"/", b"api"),
         (b"/docs?next=/ingest/", b"api"),
+        (b"/forms/AbC-_0123456789x/thanks", b"api"),
         (b"/v1/customers/a%2Fb?q=%7E", b"api"),
     ],
 )
