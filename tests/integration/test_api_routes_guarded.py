@@ -35,6 +35,7 @@ OPEN = {
     "GET /forms/{public_id}/thanks",
     "GET /v1/receipts/{root}/proof",
     "POST /connectors/{public_id}/webhook",
+    "POST /v1/accounts",
     "POST /forms/{public_id}",
 }
 """What needs no key."""

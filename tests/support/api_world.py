@@ -160,6 +160,7 @@ async def api_world(cluster: Cluster, dsn: str) -> AsyncIterator[ApiWorld]:
         key_pepper=SecretStr(pepper),
         key_ring=SecretStr(ring),
         egress_allow="127.0.0.0/8",
+        sign_up=True,
     )
     context = _context()
     async with aiohttp.ClientSession() as session, context.stack, asyncio.TaskGroup() as tasks:

@@ -11,6 +11,7 @@ from millrace_cli.commands.services import SERVICES
 from millrace_cli.demo import Line
 
 COMMANDS = {
+    "accounts",
     "dev", "demo", "send", "tail", "events", "runs", "deliveries", "trace", "replay", "backtest", "keys", "verify",
     "rebuild", "topics", "migrate", "control", "dev-account", "retention", *SERVICES,
 }  # fmt: skip

@@ -26,9 +26,10 @@ class ApiSettings(
 ):
     """Beside the parts: where requests are counted together with the other replicas (`redis://…`); without it each
     counts by itself. Where the operator's own connectors are, a folder each. And the language model that puts prompts
-    in plainer words, if there is one."""
+    in plainer words, if there is one. `sign_up`: whether anyone may make an account."""
 
     limits: SecretStr = SecretStr("")
+    sign_up: bool = False
     connectors_dir: Path | None = None
     model: str = ""
     model_key: SecretStr = SecretStr("")

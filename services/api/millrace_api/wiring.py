@@ -54,6 +54,8 @@ from millrace_web.signed_requests import Signatures
 from millrace_web.sliding_windows import OwnWindows, Windows
 
 _SQL = queries.load("api/positions")
+SIGN_UPS_SHARE = 1 / 12
+"""Of the smallest plan: 5 a minute and 83 a day."""
 
 
 async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
@@ -87,6 +89,7 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         keys=KeyMaker(pepper, ring),
         clock=context.clock,
         retention_days_max=settings.retention_days_max,
+        sign_ups=RateLimits(context.clock, share=SIGN_UPS_SHARE) if settings.sign_up else None,
         outside=Outside(door, context.clock),
         connecting=Connecting(
             connectors,

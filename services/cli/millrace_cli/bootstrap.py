@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, cast, get_args
+from uuid import UUID
 
 import msgspec
 
@@ -26,6 +27,7 @@ from millrace_store.pool import Connection, connect
 _ACCOUNTS = queries.load("api/accounts")
 _KEYS = queries.load("api/keys")
 _FORMS = queries.load("api/forms")
+_PEOPLE = queries.load("api/people")
 DEMO_ACCOUNT = "demo"
 DEMO_PLAN = "enterprise"
 EVERY_SCOPE = ("*",)
@@ -82,6 +84,17 @@ async def create_key(seals: Seals, *, account: str, plan: str, wanted: Wanted) -
     async with _transaction(seals.dsn) as connection:
         row = await ensure_account(connection, name=account, plan=plan, retention_days=seals.retention_days)
         return await _insert(connection, row["id"], wanted, seals)
+
+
+async def create_account(seals: Seals, *, name: str, email: str, plan: str) -> Made:
+    """Make an account, its owner and his first key. Raises Reject when there is an account of that name."""
+    async with _transaction(seals.dsn) as connection:
+        if await connection.fetchrow(_ACCOUNTS["find_account"], name) is not None:
+            raise Reject(f"there is an account named {name!r} already")
+        row = await ensure_account(connection, name=name, plan=plan, retention_days=seals.retention_days)
+        owner = ids.uuid_of(ids.new_id(ids.PERSON))
+        await connection.fetchrow(_PEOPLE["insert_person"], row["id"], owner, email, None, "owner", _now())
+        return await _insert(connection, row["id"], Wanted("first key", "automation"), seals, person=owner)
 
 
 async def ensure_demo(seals: Seals, keys: Mapping[str, Any]) -> int:
@@ -172,7 +185,9 @@ async def _ensure_form(connection: Connection, account: str) -> None:
     await connection.execute(_FORMS["ensure_form"], account, id, DEMO_FORM, "Demo", None, fields, "published", _now())
 
 
-async def _insert(connection: Connection, account: str, wanted: Wanted, seals: Seals) -> Made:
+async def _insert(
+    connection: Connection, account: str, wanted: Wanted, seals: Seals, *, person: UUID | None = None
+) -> Made:
     if wanted.surface not in get_args(Surface):
         raise Reject(f"{wanted.surface!r} is no surface: {', '.join(get_args(Surface))}")
     surface = cast(Surface, wanted.surface)
@@ -194,7 +209,7 @@ async def _insert(connection: Connection, account: str, wanted: Wanted, seals: S
         None if secret is None else seals.ring.seal(secret, account=account, name=key_secret(id)),
         _now(),
         None,
-        None,
+        person,
     )
     assert row is not None
     await outbox.append(connection, key_entry(row))

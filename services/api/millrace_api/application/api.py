@@ -18,6 +18,7 @@ from millrace_core.clock import Clock
 from millrace_core.egress import Network
 from millrace_core.intents import Rewording
 from millrace_store.pool import Connection
+from millrace_web.rate_limits import RateLimits
 
 T = TypeVar("T")
 
@@ -38,6 +39,8 @@ class Api:
     outside: Outside
     connecting: Connecting
     egress: Sequence[Network] = ()
+    sign_ups: RateLimits | None = None
+    """How often anyone may sign up; None = nobody may."""
     rewording: Rewording | None = None
     """Puts prompts in plainer words where the rules do not understand them."""
 

@@ -149,6 +149,8 @@ def _described(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 READ = errors(400, 404)
+OPEN_WRITE = _described(400, 403, 409, 413, 429, 503)
+"""Of a route by which anyone may make something, without a key."""
 WRITE = errors(400, 404, 409, 413)
 PUBLIC = _described(400, 404, 429, 503)
 """Of a route that anyone may ask, without a key."""

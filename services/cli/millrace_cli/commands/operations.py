@@ -11,6 +11,7 @@ from millrace_cli.commands.services import become
 TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
 PANEL = "Operations"
 keys = typer.Typer(help="API keys, straight in Postgres: for the first key of an account.", no_args_is_help=True)
+accounts = typer.Typer(help="Accounts, straight in Postgres.", no_args_is_help=True)
 control = typer.Typer(help="The control topic.", no_args_is_help=True)
 
 Account = Annotated[str, typer.Option("--account", "-a", help="The account's name.")]
@@ -22,6 +23,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(rich_help_panel=PANEL)(verify)
     app.command(rich_help_panel=PANEL)(rebuild)
     app.command(rich_help_panel=PANEL)(retention)
+    app.add_typer(accounts, name="accounts", rich_help_panel=PANEL)
     app.add_typer(keys, name="keys", rich_help_panel=PANEL)
     app.add_typer(control, name="control", rich_help_panel=PANEL)
 
@@ -104,6 +106,20 @@ def republish() -> None:
 
     count = asyncio.run(again(_dsn()))
     typer.echo(f"{count} entries are on the control topic again")
+
+
+@accounts.command("create")
+def create_account(
+    name: Annotated[str, typer.Argument(help="What it is called: no other account may be.")],
+    email: Annotated[str, typer.Option(help="Its owner's address.")],
+    plan: Annotated[str, typer.Option(help="free, starter, pro, business, cloud, team or enterprise.")] = "free",
+) -> None:
+    """Make an account with its owner and his first key, which is shown this once."""
+    from millrace_cli import bootstrap
+
+    made = asyncio.run(bootstrap.create_account(bootstrap.seals(), name=name, email=email, plan=plan))
+    typer.echo(f"{made.id} of account {name}. Shown once:")
+    typer.echo(made.key)
 
 
 @keys.command("create")

@@ -60,8 +60,10 @@ class PersonPatch(Patch):
 
 
 class NewAccount(Body):
-    name: Annotated[Name, Field(description="Of the account; no two have the same.")]
-    email: Email
+    """Who signs up."""
+
+    name: Annotated[Name, Field(description="Of the account; no two have the same.", examples=["Shop"])]
+    email: Annotated[Email, Field(description="Of its owner.")]
 
 
 class Target(Body):
