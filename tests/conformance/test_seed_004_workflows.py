@@ -277,6 +277,16 @@ async def test_execute_is_done_once_under_its_key(api: ApiWorld) -> None:
     assert (other.status, other.error["code"]) == (409, "IDEMPOTENCY_CONFLICT")
 
 
+async def test_many_may_be_executed_at_once_each_under_its_key(api: ApiWorld) -> None:
+    id = (await make(api, status="published", **GRAPH))["id"]
+    keys = [ids.new_id("k") for _ in range(40)] + [ids.new_id("k")] * 20
+    asked = [api.ask("POST", f"/v1/workflows/{id}/execute", INPUT, headers={"idempotency-key": key}) for key in keys]
+    async with asyncio.timeout(30):
+        answers = await asyncio.gather(*asked)
+    assert {answer.status for answer in answers} == {202}
+    assert len({answer.data["execution_id"] for answer in answers}) == 41
+
+
 @pytest.mark.parametrize("body", [b"[]", b'{"input": 1}', b'{"inputs": {}}', b"{", b'{"input": {"a": NaN}}'])
 async def test_what_is_no_input_is_refused(api: ApiWorld, body: bytes) -> None:
     id = (await make(api, **GRAPH))["id"]
