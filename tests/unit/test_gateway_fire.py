@@ -58,11 +58,16 @@ async def test_a_signed_caller_fires(ingesting: Ingesting) -> None:
     assert len(written(ingesting)) == 1
 
 
-async def test_a_signed_request_that_is_sent_again_is_the_same_event(ingesting: Ingesting) -> None:
+async def test_a_signed_request_sent_again_is_refused_whatever_its_idempotency_key(
+    ingesting: Ingesting,
+) -> None:
     body = orjson.dumps(SHIPPED)
-    ids = [(await signed(ingesting, body, nonce="n" * 20)).json["id"] for _ in range(2)]
-    other = (await signed(ingesting, body, nonce="m" * 20)).json["id"]
-    assert ids[0] == ids[1] != other
+    assert (await signed(ingesting, body, nonce="n" * 20, idempotency_key="once")).status == 202
+    for changes in ({}, {"idempotency_key": "once"}, {"idempotency_key": "another"}):
+        again = await signed(ingesting, body, nonce="n" * 20, **changes)
+        assert (again.status, again.json["error"]["code"]) == (401, "nonce_reused")
+    assert len(written(ingesting)) == 1
+    assert (await signed(ingesting, body, nonce="m" * 20)).status == 202
 
 
 async def test_an_idempotency_key_stands_over_the_nonce(ingesting: Ingesting) -> None:

@@ -326,6 +326,9 @@ NONCE_CHARS_MIN = 8
 NONCE_CHARS_MAX = 128
 # Of those whose time is over, as many are forgotten with each that is spent.
 NONCES_FORGOTTEN_AT_ONCE = 10
+# A gateway remembers so many nonces, some 20 MB, and each for as long as its request holds at most.
+GATEWAY_NONCES_MAX = 100_000
+GATEWAY_NONCE_S = 2 * SIGNED_REQUEST_S + 1
 
 # ── rate limits ─────────────────────────────────────────────────────────────────────────────────────────────────────
 # Of windows up to so long every request is remembered.

@@ -238,7 +238,7 @@ PATHS: Json = {
             "operationId": "fireEvent",
             "summary": "Fire an event",
             "description": "202 means that the event is on the log. It is of the provider `ops`. A signed request "
-            "counts once however often it is sent (its nonce stands in for an `Idempotency-Key`).",
+            "is taken once: its nonce again is 401. To try again sign again, with the same `Idempotency-Key`.",
             "security": [{"ApiKey": []}, {"Signature": []}],
             "parameters": [
                 {

@@ -4,7 +4,7 @@
     key = call.proven(body)                          # ApiError 401 unless the key's secret signed exactly this
 
 Two steps, so that what is refused anyway is refused before its body is read. Not here: nonces that were used before
-(the API keeps them in Postgres; at the gateway the nonce is the event's `uniqueKey`), scopes (`authentication`).
+(the API keeps them in Postgres, each gateway in its memory), scopes (`authentication`).
 """
 
 from collections.abc import Callable

@@ -7,6 +7,7 @@ room. Every refusal says what to do.
 from starlette.types import Scope
 
 from millrace_core import limits
+from millrace_gateway.nonces import Nonces
 from millrace_gateway.ports import EventLog, View
 from millrace_web import scopes
 from millrace_web.api_keys import Accounts, ApiKey, ApiKeys
@@ -25,6 +26,7 @@ class Door:
         self._authenticator = authenticator
         self._rates = rates
         self._log = log
+        self._nonces = Nonces()
         self.inside = 0
         """Events let in and not yet answered."""
 
@@ -36,9 +38,12 @@ class Door:
         """The signed request, still to be proven with its body; None = it is not signed. Raises ApiError 401, 503."""
         return self._authenticator.signed(asgi)
 
-    def admitted(self, key: ApiKey) -> ApiKey:
-        """The key, which proved itself and may publish. Raises ApiError 403."""
-        return self._authenticator.admitted(key, scopes.PUBLISH_EVENTS)
+    def proven(self, call: SignedCall, body: bytes, *, now_ms: int) -> ApiKey:
+        """The key that signed exactly this, may publish, and has not sent this nonce here before. Raises ApiError 401,
+        403."""
+        key = self._authenticator.admitted(call.proven(body), scopes.PUBLISH_EVENTS)
+        self._nonces.spend(call, now_ms=now_ms)
+        return key
 
     def fire_rate(self, key: ApiKey) -> Verdict:
         """Count this request to `/v1/events/fire`; whether it passes is in the verdict."""

@@ -93,7 +93,10 @@ class Call:
 
     @property
     def once(self) -> str | None:
-        """What makes two requests of a key the same: its Idempotency-Key, else the nonce of one that is signed."""
+        """What makes two requests of a key the same: its Idempotency-Key, else the nonce of one that is signed.
+
+        The header is not signed, so who captured a request may send it with another: the door's memory of nonces
+        refuses that, and what it does not know of (another gateway's) the nonce alone makes the same event."""
         given = self.headers.get(b"idempotency-key")
         if not given:
             return None if self.signed is None else f"nonce:{self.signed.nonce}"
@@ -180,7 +183,7 @@ class Ingest:
 
     def _prove(self, call: Call, body: bytes, rate: "Rate") -> None:
         if call.signed is not None:
-            self._count(call, self._door.admitted(call.signed.proven(body)), rate)
+            self._count(call, self._door.proven(call.signed, body, now_ms=self._clock.now_ms()), rate)
 
     def _count(self, call: Call, key: ApiKey, rate: "Rate") -> None:
         verdict = rate(key)
