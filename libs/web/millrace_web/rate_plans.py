@@ -10,9 +10,10 @@
 | team | 1,000 | – |
 | enterprise | no practical limit | – |
 
-Of keys of the agents surface no day is counted, whatever their plan. An endpoint of the ops surface has its own rate,
-which holds for each key instead of the plan's. Not here: how it is counted (`rate_limits` in a gateway,
-`sliding_windows` in the API).
+Of keys of the agents surface no day is counted, whatever their plan. An endpoint of the ops surface has its own rate
+instead of the plan's. In the API all this holds for each key. A gateway counts an account with all its keys, and holds
+its share of the same numbers; `/v1/events/fire` is one of its endpoints. Not here: how it is counted (`rate_limits` in
+a gateway, `sliding_windows` in the API).
 """
 
 from collections.abc import Mapping, Sequence
