@@ -1,7 +1,7 @@
 """`/v1/dead-letters`."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import AwareDatetime
@@ -100,7 +100,12 @@ async def redrive_dead_letters(body: bodies.LettersToRedrive, api: ApiHere, me: 
     return holding.answered()
 
 
-@router.post("/{id}/redrive", status_code=202, response_model=One[DeadLetterView], responses=answers.WRITE)
+_BEFORE: dict[int | str, dict[str, Any]] = {
+    200: {"model": One[DeadLetterView], "description": "It was sent again before, and nothing was done now."}
+}
+
+
+@router.post("/{id}/redrive", status_code=202, response_model=One[DeadLetterView], responses=answers.WRITE | _BEFORE)
 async def redrive_dead_letter(id: str, api: ApiHere, me: Publisher, once: OnceHere) -> Response:
     """Send a dead letter again: once without an Idempotency-Key (200 and nothing more when it was before), and once
     more for each. 409 when its kind cannot be."""

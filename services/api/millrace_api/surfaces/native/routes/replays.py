@@ -1,7 +1,7 @@
 """`/v1/events/replay` and `/v1/replays`."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter
 from starlette.responses import Response
@@ -22,7 +22,10 @@ Publisher = Annotated[Caller, caller(scopes.PUBLISH_EVENTS)]
 LISTING = "replays"
 
 
-@router.post("/events/replay", status_code=202, response_model=One[ReplayView | Counted], responses=answers.WRITE)
+_COUNTED: dict[int | str, dict[str, Any]] = {200: {"model": One[Counted], "description": "How many, with `dry_run`."}}
+
+
+@router.post("/events/replay", status_code=202, response_model=One[ReplayView], responses=answers.WRITE | _COUNTED)
 async def replay_events(body: bodies.NewReplay, api: ApiHere, me: Publisher, once: OnceHere) -> Response:
     """Write past events to the log again, to one subscription or to all. With `dry_run` nothing is written nor kept
     for the Idempotency-Key, and the answer (200) is how many it would be."""
