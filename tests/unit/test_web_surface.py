@@ -1,17 +1,18 @@
 """Envelopes, request ids, body limits, authentication as a FastAPI application sees them."""
 
+import asyncio
 from typing import Annotated
 
 import pytest
 from fastapi import Depends, FastAPI
 from pydantic import BaseModel
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from millrace_core.clock import ManualClock
 from millrace_web.api_keys import Accounts, ApiKey, ApiKeys
 from millrace_web.authentication import Authenticator, require
 from millrace_web.body_limit import BodyLimit
-from millrace_web.envelopes import AUTOMATION, INGEST, Envelope, JsonResponse, install_errors
+from millrace_web.envelopes import AUTOMATION, INGEST, OPS, Envelope, JsonResponse, install_errors
 from millrace_web.errors import ApiError, not_found
 from millrace_web.observed import Observed
 from millrace_web.paging import PageQuery
@@ -150,6 +151,54 @@ async def test_bodies_are_bounded_announced_or_streamed(app: ASGIApp) -> None:
     fits = b'{"name":"' + b"x" * (BYTES_MAX - 20) + b'","size":1}'
     assert len(fits) <= BYTES_MAX
     assert (await asgi.ask(app, "POST", "/things", headers=JSON, body=[fits[:5], fits[5:]])).status == 200
+
+
+async def test_all_bodies_under_way_are_bounded_together() -> None:
+    inside, go_on = asyncio.Event(), asyncio.Event()
+    app = FastAPI(openapi_url=None)
+    install_errors(app, lambda _: OPS)
+
+    @app.post("/things")
+    async def make(thing: Thing) -> None:
+        if thing.size == 1:
+            inside.set()
+            await go_on.wait()
+
+    limited = BodyLimit(app, envelope_of=lambda _: OPS, held_bytes_max=40)
+    first, second = b'{"name":"first","size":1}', b'{"name":"other","size":2}'
+    held = asyncio.ensure_future(asgi.ask(limited, "POST", "/things", headers=JSON, body=first))
+    await inside.wait()
+    refused = await asgi.ask(limited, "POST", "/things", headers=JSON, body=[second[:9], second[9:]])
+    assert (refused.status, refused.json["error"]["code"]) == (503, "overloaded")
+    assert refused.headers["retry-after"] == "1"
+    assert limited.held == len(first)
+    go_on.set()
+    assert (await held).status == 200
+    assert limited.held == 0
+    assert (await asgi.ask(limited, "POST", "/things", headers=JSON, body=second)).status == 200
+
+
+async def test_a_body_that_does_not_come_is_given_up() -> None:
+    app = FastAPI(openapi_url=None)
+    install_errors(app, lambda _: OPS)
+
+    @app.post("/things")
+    async def make(thing: Thing) -> None: ...
+
+    limited = BodyLimit(app, envelope_of=lambda _: OPS, read_s_max=0.01)
+
+    async def stalled(scope: Scope, receive: Receive, send: Send) -> None:
+        parts = iter([{"type": "http.request", "body": b"{", "more_body": True}])
+
+        async def next_part() -> Message:
+            return next(parts, None) or await asyncio.Future[Message]()
+
+        await limited(scope, next_part, send)
+
+    answer = await asgi.ask(stalled, "POST", "/things", headers=JSON)
+    assert (answer.status, answer.json["error"]["code"]) == (408, "timeout")
+    assert answer.headers["connection"] == "close"
+    assert limited.held == 0
 
 
 async def test_who_calls(app: ASGIApp) -> None:

@@ -6,6 +6,10 @@ Queues, batches, retries, time-outs and bodies are bounded here and nowhere else
 # ── what a producer may post ────────────────────────────────────────────────────────────────────────────────────────
 BODY_BYTES_MAX = 1_048_576
 BATCH_BODY_BYTES_MAX = 5 * 1_048_576
+# So long a body may take to arrive, and so much all those of an API's requests under way may be.
+BODY_READ_S_MAX = 30.0
+BODIES_HELD_BYTES_MAX = 64 * 1_048_576
+BODIES_RETRY_AFTER_S = 1
 BATCH_ITEMS_MAX = 1_000
 JSON_DEPTH_MAX = 128
 UNIQUE_KEY_CHARS_MAX = 256

@@ -5,10 +5,8 @@ import asyncio
 from starlette.types import Receive
 
 from millrace_core import limits
-from millrace_web.body_limit import DISCARDED_BYTES_MAX, discard, too_large
-from millrace_web.errors import ApiError, unavailable
-
-READ_S_MAX = 30.0
+from millrace_web.body_limit import DISCARDED_BYTES_MAX, discard, too_large, too_slow
+from millrace_web.errors import unavailable
 
 
 class ClientGone(Exception):
@@ -44,7 +42,7 @@ class Bodies:
     async def _rest(self, receive: Receive, first: bytes, bytes_max: int) -> bytes:
         body = bytearray(first)
         try:
-            async with asyncio.timeout(READ_S_MAX):
+            async with asyncio.timeout(limits.BODY_READ_S_MAX):
                 more = True
                 while more:
                     message = await receive()
@@ -60,8 +58,7 @@ class Bodies:
         except BaseException as error:
             self.held -= len(body)
             if isinstance(error, TimeoutError):
-                message_text = f"The body did not arrive within {READ_S_MAX:g} s: send it again."
-                raise ApiError(408, message_text, code="TIMEOUT", headers={"connection": "close"}) from None
+                raise too_slow(limits.BODY_READ_S_MAX) from None
             raise
         return bytes(body)
 
