@@ -256,6 +256,8 @@ CONNECTOR_CALL_S_MAX = 5.0
 CONNECTOR_START_S_MAX = 10.0
 CONNECTOR_ANSWER_BYTES_MAX = 4 * 1_048_576
 CONNECTOR_MEMORY_BYTES_MAX = 512 * 1_048_576
+# Addresses of connections share so many counts of their rate: bounded memory, and two of them rarely meet.
+CONNECTION_COUNTS = 65_536
 # Calls that wait for a connector's process, and those of one account among them.
 CONNECTOR_WAITING_MAX = 64
 CONNECTOR_WAITING_OF_ACCOUNT_MAX = 16

@@ -1,6 +1,11 @@
-"""`/connectors/{public id}/webhook`: where other platforms post to. No key: the connector checks who it is."""
+"""`/connectors/{public id}/webhook`: where other platforms post to. No key: the connector checks who it is.
+
+The rate of the address comes first, in this process: over it no body is read, nothing is looked up, no secret opened.
+"""
 
 import contextlib
+import hashlib
+import secrets
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
@@ -15,6 +20,7 @@ from millrace_api.application.problems import NotFound, Problem
 from millrace_api.surfaces.calls import OPEN_PLAN, ApiHere, open_to_all
 from millrace_api.surfaces.ops import answers
 from millrace_api.surfaces.ops.routes.connectors import here
+from millrace_core import limits
 from millrace_core.clock import utc_now
 from millrace_core.connectors import Inbound, Refusal
 from millrace_core.errors import Reject
@@ -23,6 +29,8 @@ from millrace_web.errors import ApiError, unavailable
 
 router = APIRouter(prefix="/connectors", tags=["Connectors"])
 RETRY_AFTER_S = 5
+# So that nobody can choose an address that shares somebody's count.
+_SALT = secrets.token_bytes(16)
 
 
 class Received(BaseModel):
@@ -46,6 +54,7 @@ PublicId = Annotated[str, Path(pattern="^cn_[0-9a-f]{32}$", examples=[f"cn_{'0' 
 async def receive_webhook(public_id: PublicId, request: Request, api: ApiHere) -> Response:
     """A webhook of another platform, as it sends it. Its events are on the log when this is answered. 401 or 400 when
     the connector refuses it; 503 when the connector fails, so that the platform sends it again."""
+    note(request.scope, request.app.state.open_rate.take(f"connection {_count_of(public_id)}", OPEN_PLAN))
     body = await request.body()
     try:
         async with api.database.asking() as tx:
@@ -53,7 +62,6 @@ async def receive_webhook(public_id: PublicId, request: Request, api: ApiHere) -
     except NotFound:
         open_to_all(request)
         raise
-    note(request.scope, request.app.state.open_rate.take(f"connection {connection.id}", OPEN_PLAN))
     query = request.scope["query_string"].decode("latin-1")
     inbound = Inbound(request.method, dict(request.headers), query, body)
     now_ms = api.clock.now_ms()
@@ -74,6 +82,12 @@ async def receive_webhook(public_id: PublicId, request: Request, api: ApiHere) -
     await _counted(api, connection, "handled", events=len(handled.events))
     said = {"received": True, "events": len(handled.events)} if handled.answer is None else handled.answer
     return answers.one(said)
+
+
+def _count_of(public_id: str) -> int:
+    """Which count this address has, whether anything is there or not."""
+    digest = hashlib.blake2b(public_id.encode(), key=_SALT, digest_size=8).digest()
+    return int.from_bytes(digest) % limits.CONNECTION_COUNTS
 
 
 def _later() -> ApiError:
