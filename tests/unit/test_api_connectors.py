@@ -1,6 +1,7 @@
 """A connector in a process of its own: what it does wrong, it does to itself."""
 
 import asyncio
+import base64
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,13 @@ class Own:
             case b"raise": raise RuntimeError(connection.secrets["s"])
             case b"much": return [{"x": "y" * 5_000_000}]
             case b"odd": return {1, 2}
+            case b"list": os.write(3, b"[]\\n")
+            case b"text": os.write(3, b'"result"\\n')
+            case b"null": os.write(3, b"null\\n")
+            case b"bare": os.write(3, b'{}\\n')
+            case b"forged": os.write(3, b'{"result": []}\\n')
+            case b"numbered": os.write(3, b'{"number": 1}\\n')
+            case b"twice": os.write(3, b'{"number": 1, "result": "first"}\\n')
             case b"memory": return [len("x" * 2_000_000_000)]
         return [{"event": "a.b", "payload": {"body": request.body.decode(), "s": connection.secrets["s"]}}]
 """
@@ -87,6 +95,33 @@ async def test_what_it_does_wrong_it_does_to_itself(directory: Path) -> None:
             await connectors.call("gone", "subscribers", {}, account="a")
     finally:
         await stopped(connectors)
+
+
+@pytest.mark.parametrize("line", ["list", "text", "null", "bare", "forged", "numbered"])
+async def test_a_line_that_is_no_answer_is_its_death(directory: Path, line: str) -> None:
+    connectors = Connectors(directory, call_s=5.0)
+    try:
+        with pytest.raises(NotAnswered) as failed:
+            await post(connectors, encoded(line))
+        assert failed.value.how == "failed"
+        assert (await post(connectors, encoded("hi")))[0]["payload"]["body"] == "hi"
+    finally:
+        await stopped(connectors)
+
+
+async def test_an_answer_of_an_earlier_call_is_never_taken_for_a_later_one(directory: Path) -> None:
+    connectors = Connectors(directory, call_s=5.0)
+    try:
+        assert await post(connectors, encoded("twice")) == "first"
+        with pytest.raises(NotAnswered):  # what waits to be read is the first call's other answer
+            await post(connectors, encoded("second"))
+        assert (await post(connectors, encoded("third")))[0]["payload"]["body"] == "third"
+    finally:
+        await stopped(connectors)
+
+
+def encoded(body: str) -> str:
+    return base64.b64encode(body.encode()).decode()
 
 
 async def test_one_account_cannot_take_every_place(directory: Path) -> None:

@@ -1,8 +1,8 @@
 """The process of one connector: `python -m millrace_api.connectors.host <folder>`.
 
-Reads calls as lines of JSON from its standard input and writes an answer for each; ends when the input does. Its
-environment is empty and its memory bounded, so what a connector does wrong, it does to itself. What it prints goes to
-standard error. Not here: who asks, and what becomes of the answers (`processes`).
+Reads calls as lines of JSON from its standard input and writes an answer for each, with the call's number; ends when
+the input does. Its environment is empty and its memory bounded, so what a connector does wrong, it does to itself. What
+it prints goes to standard error. Not here: who asks, and what becomes of the answers (`processes`).
 """
 
 import base64
@@ -23,6 +23,8 @@ from millrace_core import limits
 from millrace_core.connectors import CALLS
 
 FILE = "connector.py"
+UNASKED = 0
+"""The number of what is said at the start, which nobody asked for."""
 
 
 class NoConnector(Exception):
@@ -81,11 +83,16 @@ def serve(connector: Any, calls: BinaryIO, answers: BinaryIO) -> None:
         asked = json.loads(line)
         answer = answered(connector, asked)
         try:
-            written = json.dumps(answer)
+            _write(answers, asked["number"], answer)
         except (TypeError, ValueError, RecursionError):
-            written = json.dumps({"error": "the answer is no JSON"})
-        answers.write(written.encode() + b"\n")
-        answers.flush()
+            _write(answers, asked["number"], {"error": "the answer is no JSON"})
+
+
+def _write(answers: BinaryIO, number: int, answer: Mapping[str, Any]) -> None:
+    """One line, or nothing of it."""
+    line = json.dumps({"number": number, **answer})
+    answers.write(line.encode() + b"\n")
+    answers.flush()
 
 
 def _die_with_parent() -> None:
@@ -108,11 +115,9 @@ def main(arguments: Sequence[str]) -> int:
         connector = loaded(Path(arguments[0]))
     except BaseException as error:
         reason = str(error) if isinstance(error, NoConnector) else type(error).__name__
-        answers.write(json.dumps({"error": reason}).encode() + b"\n")
-        answers.flush()
+        _write(answers, UNASKED, {"error": reason})
         return 1
-    answers.write(json.dumps({"result": _described(connector)}).encode() + b"\n")
-    answers.flush()
+    _write(answers, UNASKED, {"result": _described(connector)})
     serve(connector, sys.stdin.buffer, answers)
     return 0
 

@@ -1,8 +1,9 @@
 """Connectors in processes of their own: found at the start, begun when they are first called, begun anew after a death.
 
 A connector that hangs is ended when its call's time is over, one that dies takes its own call with it, and the next
-call begins another process; nothing of it reaches this one but lines of JSON, which are bounded and checked. Calls of
-one connector are made one after the other; who waits is bounded, in all and for each account. Not here: what an answer
+call begins another process; nothing of it reaches this one but lines of JSON, which are bounded and checked: whatever
+is not the answer to the question that was just asked, by its number, is taken for the process's death. Calls of one
+connector are made one after the other; who waits is bounded, in all and for each account. Not here: what an answer
 means (`application.connecting`).
 """
 
@@ -52,6 +53,8 @@ class ConnectorProcess:
         self._turn = asyncio.Lock()
         self._waiting: Counter[str] = Counter()
         self._running: Running | None = None
+        self._number = 0
+        """Of the question asked last. That of no process begins anew, so no answer fits two."""
 
     async def call(self, call: str, arguments: Mapping[str, Any], *, account: str) -> Any:
         """What the connector answers. Raises NotAnswered."""
@@ -84,23 +87,22 @@ class ConnectorProcess:
 
     async def _asked(self, question: Mapping[str, Any]) -> Any:
         running = await self._began()
+        self._number += 1
         try:
             async with asyncio.timeout(self._call_s):
-                running.calls.write(orjson.dumps(question) + b"\n")
+                running.calls.write(orjson.dumps({"number": self._number, **question}) + b"\n")
                 await running.calls.drain()
-                return _result(await running.answers.readline())
+                answer = _read(await running.answers.readline(), number=self._number)
         except TimeoutError:
             await self.stop()
             raise NotAnswered("timed_out", f"the connector did not answer within {self._call_s:g} s") from None
-        except (OSError, ValueError) as error:
-            await self.stop()
-            raise NotAnswered("failed", "the connector's process died, or answered too much") from error
         except asyncio.CancelledError:
-            await self.stop()  # its answer would be taken for the next call's
+            await self.stop()  # its answer would come to the next call
             raise
-        except _Died:
+        except Exception as error:
             await self.stop()
-            raise NotAnswered("failed", "the connector's process died") from None
+            raise NotAnswered("failed", "the connector's process died, or answered out of turn or too much") from error
+        return _result(answer)
 
     async def _began(self) -> Running:
         if self._running is not None and self._running.process.returncode is None:
@@ -121,15 +123,16 @@ class ConnectorProcess:
         running = Running(process, process.stdin, process.stdout)
         try:
             async with asyncio.timeout(self._start_s):
-                described = _result(await running.answers.readline())
-        except (TimeoutError, ValueError, _Died, NotAnswered, asyncio.CancelledError) as error:
+                described = _result(_read(await running.answers.readline(), number=host.UNASKED))
+            self.known = _known(self.known.name, described)
+        except asyncio.CancelledError:
             await _ended(running)
-            if isinstance(error, asyncio.CancelledError):
-                raise
+            raise
+        except Exception as error:
+            await _ended(running)
             reason = str(error) if isinstance(error, NotAnswered) else "it does not begin"
             self.known = Known(self.known.name, error=reason)
             raise NotAnswered("failed", f"the connector cannot be begun: {reason}") from None
-        self.known = _known(self.known.name, described)
         self._running = running
         return running
 
@@ -180,14 +183,19 @@ def folders(*directories: Path | None) -> dict[str, Path]:
     return found
 
 
-class _Died(Exception):
-    pass
+class _OutOfTurn(Exception):
+    """Not the answer to what was asked: the process died, or its connector wrote where only the host does."""
 
 
-def _result(line: bytes) -> Any:
-    if not line.endswith(b"\n"):
-        raise _Died
-    answer = orjson.loads(line)
+def _read(line: bytes, *, number: int) -> Mapping[str, Any]:
+    """The answer to the question of this number: `{result}` or `{error}`. Raises _OutOfTurn, ValueError."""
+    answer = orjson.loads(line) if line.endswith(b"\n") else None
+    if not isinstance(answer, dict) or answer.get("number") != number or not {"result", "error"} & answer.keys():
+        raise _OutOfTurn
+    return answer
+
+
+def _result(answer: Mapping[str, Any]) -> Any:
     if "error" in answer:
         raise NotAnswered("failed", f"the connector failed: {answer['error']}"[: limits.CONNECTOR_ERROR_CHARS_MAX])
     return answer["result"]
