@@ -1,5 +1,7 @@
 """Seed 001, "Tell OpsIQ what just happened": `POST /v1/events/fire`, on a whole Millrace."""
 
+from typing import Any
+
 import orjson
 import pytest
 
@@ -35,18 +37,23 @@ async def test_the_pages_names_and_own_ones_are_taken(millrace: Millrace, name: 
     assert (answer.status, answer.json["event"]) == (202, name)
 
 
-async def test_a_signed_caller_fires_and_a_repeat_is_the_same_event(millrace: Millrace) -> None:
+async def test_a_signed_caller_fires_and_a_copy_of_the_request_is_refused(millrace: Millrace) -> None:
     wanted = {"name": "ops", "surface": "ops", "scopes": ["publish:events"]}
     key = await millrace.user.make("/v1/keys", wanted)
     headers = {"content-type": "application/json", **signed_headers(key["key"], key["secret"], "POST", FIRE, SHIPPED)}
 
-    async def fired() -> str:
-        async with millrace.user.session.post(millrace.user.gateway + FIRE, data=SHIPPED, headers=headers) as answer:
-            assert answer.status == 202, await answer.read()
-            return str((await answer.json())["id"])
+    async def fired(**more: str) -> tuple[int, Any]:
+        url = millrace.user.gateway + FIRE
+        async with millrace.user.session.post(url, data=SHIPPED, headers={**headers, **more}) as answer:
+            return answer.status, await answer.json()
 
-    first = await eventually(fired, what="the gateway knows the key")
-    assert await fired() == first
+    async def is_taken() -> bool:
+        return (await fired())[0] == 202
+
+    await eventually(is_taken, what="the gateway knows the key")
+    for more in ({}, {"idempotency-key": "another"}):
+        status, body = await fired(**more)
+        assert (status, body["error"]["code"]) == (401, "nonce_reused")
 
 
 async def test_it_is_idempotent(millrace: Millrace) -> None:

@@ -186,4 +186,4 @@ async def test_a_webhook_has_no_flow(millrace: Millrace) -> None:
     wanted = {"pattern": "e:flow/never", "target": {"type": "webhook", "id": made["id"]}, "flow": {"drain": True}}
     answer = await millrace.user.ask("POST", "/v1/subscriptions", wanted)
     assert answer.status == 400
-    assert "only jobs and chains" in answer.body.decode()
+    assert "only jobs, chains and workflows" in answer.body.decode()

@@ -33,8 +33,8 @@ async def test_a_delivery_that_was_parked_is_made_after_all(millrace: Millrace) 
     await eventually(lambda: _is_shown(millrace, letter))
     shown = await user.get(f"/v1/dead-letters/{letter}")
     assert (shown["source"], shown["redriven_at"]) == ("deliveries:0:0", None)
-    for status in (202, 200, 200):
-        assert (await user.ask("POST", f"/v1/dead-letters/{letter}/redrive", idempotency_key="one")).status == status
+    answers = [await user.ask("POST", f"/v1/dead-letters/{letter}/redrive", idempotency_key="one") for _ in range(3)]
+    assert [(answer.status, answer.body) for answer in answers] == [(202, answers[0].body)] * 3
     await user.ended(f"/v1/deliveries/{id}", "succeeded")
     await eventually(lambda: sink.events_at(path) == [event])
     assert (await user.get(f"/v1/dead-letters/{letter}"))["redriven_at"] is not None
