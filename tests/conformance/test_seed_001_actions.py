@@ -95,8 +95,23 @@ async def test_a_signed_contract_is_checked_when_it_is_registered_and_before_eac
     made = await millrace.user.ask("POST", "/v1/actions", signed)
     assert (made.status, made.json["signature"], made.json["signed_by"]) == (201, signature, key["id"])
     assert (await run(millrace.user, "reg.signed")).json["status"] == "completed"
+    assert (await millrace.user.ask("POST", f"/v1/keys/{key['id']}/rotate", {"grace_s": 3_600})).status == 200
+    assert (await run(millrace.user, "reg.signed")).json["status"] == "completed", "the secret before is good too"
+    assert (await millrace.user.ask("POST", f"/v1/keys/{key['id']}/rotate", {"grace_s": 0})).status == 200
+    assert error(await run(millrace.user, "reg.signed")) == (409, "conflict"), "signed with a secret that is over"
     await millrace.user.delete(f"/v1/keys/{key['id']}")
     assert error(await run(millrace.user, "reg.signed")) == (409, "conflict")
+
+
+async def test_a_contract_that_does_not_hold_any_more_is_no_ones_trouble_but_its_own(millrace: Millrace) -> None:
+    await register(millrace, "reg.broken")
+    connection = await asyncpg.connect(millrace.platform.postgres)
+    try:
+        await connection.execute("UPDATE control.actions SET contract = '{}' WHERE name = 'reg.broken'")
+    finally:
+        await connection.close()
+    assert error(await run(millrace.user, "reg.broken")) == (409, "conflict")
+    assert (await millrace.user.ask("POST", "/v1/actions/resolve", {"prompt": "sing a song"})).status == 200
 
 
 async def test_a_strangers_account_knows_nothing_of_it(millrace: Millrace) -> None:
@@ -243,13 +258,15 @@ async def test_many_who_confirm_at_once_make_one_call(millrace: Millrace) -> Non
 
 
 async def test_a_yes_whose_call_never_reached_the_log_is_mended_by_asking_again(millrace: Millrace) -> None:
-    """As after a crash between the decision and the log: the same person asks again, and it is one call."""
+    """As after a crash between the decision and the log: the same person asks again, also when the card's time is over
+    by then, and it is one call."""
     await register(millrace, "ask.crash", confirmation={"policy": "always"})
     card = (await run(millrace.user, "ask.crash")).json["confirmation"]["id"]
     path = f"/v1/actions/confirmations/{card}"
     me = (await millrace.user.ask("GET", path)).json["requested_by"]
     decided = (
-        "UPDATE control.confirmations SET state = 'confirmed', decided_by = $2, decided_role = 'owner' WHERE id = $1"
+        "UPDATE control.confirmations SET state = 'confirmed', decided_by = $2, decided_role = 'owner', "
+        "decided_at = now(), expires_at = now() WHERE id = $1"
     )
     connection = await asyncpg.connect(millrace.platform.postgres)
     try:
@@ -259,6 +276,9 @@ async def test_a_yes_whose_call_never_reached_the_log_is_mended_by_asking_again(
     assert millrace.sink.arrived["/ask.crash"] == []
     assert (await millrace.user.ask("POST", f"{path}/confirm")).json["status"] == "completed"
     assert error(await millrace.user.ask("POST", f"{path}/confirm")) == (409, "conflict")
+    # One whose answer said `running`, or never came, asks under his key, and hears how it stands.
+    again = await millrace.user.ask("POST", f"{path}/confirm", idempotency_key="ask.crash")
+    assert (again.status, again.json["status"]) == (200, "completed")
     assert len(millrace.sink.arrived["/ask.crash"]) == 1
 
 

@@ -150,11 +150,11 @@ def test_when_a_person_is_asked(confirmation: dict[str, Any], params: dict[str, 
 def test_a_role_means_itself_and_those_above_it(roles: tuple[str, ...], role: str, may: bool) -> None:
     contract: Contract = actions.parse(with_(roles=list(roles)))
     assert actions.may_run(contract, role) is may
-    assert actions.may_confirm(contract, role) is may
+    assert actions.may_confirm(actions.confirmers(contract), role) is may
 
 
 def test_others_may_confirm_than_run() -> None:
     contract = actions.parse(with_(roles=["member"], confirmation={"policy": "always", "roles": ["owner"]}))
     assert actions.may_run(contract, "member")
-    assert not actions.may_confirm(contract, "member")
-    assert actions.may_confirm(contract, "owner")
+    assert not actions.may_confirm(actions.confirmers(contract), "member")
+    assert actions.may_confirm(actions.confirmers(contract), "owner")

@@ -10,7 +10,7 @@ request itself (`executor`).
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -152,9 +152,14 @@ def may_run(contract: Contract, role: str) -> bool:
     return _reaches(contract.roles, role)
 
 
-def may_confirm(contract: Contract, role: str) -> bool:
-    """Whether one with this role may confirm it."""
-    return _reaches(contract.confirmation.roles or contract.roles, role)
+def confirmers(contract: Contract) -> tuple[Role, ...]:
+    """The roles that a card of it names."""
+    return contract.confirmation.roles or contract.roles
+
+
+def may_confirm(roles: Sequence[str], role: str) -> bool:
+    """Whether one with this role may decide about a card that names these roles."""
+    return _reaches(roles, role)
 
 
 def lowest(roles: tuple[Role, ...]) -> Role:
@@ -177,8 +182,8 @@ def required_names(contract: Contract) -> tuple[str, ...]:
     return tuple(contract.parameters.get("required", ()))
 
 
-def _reaches(roles: tuple[Role, ...], role: str) -> bool:
-    return RANK.get(role, -1) >= RANK[lowest(roles)]
+def _reaches(roles: Sequence[str], role: str) -> bool:
+    return RANK.get(role, -1) >= min(RANK[one] for one in roles)
 
 
 def _schema(contract: Contract) -> Mapping[str, Any]:

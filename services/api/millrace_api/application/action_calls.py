@@ -40,6 +40,7 @@ _SQL = queries.load("api/actions")
 State = Literal["pending", "confirmed", "refused", "expired"]
 STATES: tuple[State, ...] = get_args(State)
 SURFACE = b"ops"
+_COMMAND_KNOWN = timedelta(milliseconds=limits.COMMAND_ID_MEMORY_MS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ async def ask(tx: Connection, call: Call, *, id: str, prompt: str | None, now: d
         call.params,
         call.arguments_hash,
         prompt,
-        list(contract.confirmation.roles or contract.roles),
+        list(contracts.confirmers(contract)),
         actor.key,
         actor.role,
         now,
@@ -284,12 +285,15 @@ async def _pending(tx: Connection, actor: Actor, id: str, *, now: datetime, agai
     row = await tx.fetchrow(_SQL["lock_confirmation"], actor.account, _stored(id))
     if row is None:
         raise NotFound("confirmation", id)
-    if contracts.RANK.get(actor.role, -1) < min(contracts.RANK[role] for role in row["roles"]):
+    if not contracts.may_confirm(row["roles"], actor.role):
         allowed = " or ".join(row["roles"])
         raise Forbidden(f"This may be decided by {allowed}; this caller's role is {actor.role!r}.")
     if row["state"] != "pending" and (row["state"], row["decided_by"]) != (again, actor.key):
         raise Conflict(f"This confirmation was decided before: it is {row['state']}.")
-    if row["expires_at"] <= now:
+    # A yes stands when its time is over: whoever crashed before its run was on the log may still ask again, for as long
+    # as the log tells the second command from the first.
+    until = row["expires_at"] if row["state"] == "pending" else row["decided_at"] + _COMMAND_KNOWN
+    if until <= now:
         raise Conflict("This confirmation has expired: ask for the action again.")
     return row
 

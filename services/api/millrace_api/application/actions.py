@@ -6,6 +6,7 @@ signature a contract is trusted because the call that brought it was. The regist
 secret, which also signs the requests to its endpoint and is shown once. Not here: calls (`action_calls`).
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,7 +28,7 @@ from millrace_core.keyring import action_secret, key_secret
 from millrace_store import queries
 from millrace_store.aggregates import Row, action_entry
 from millrace_store.pool import Connection
-from millrace_web.scopes import MANAGE_ACTIONS, allows
+from millrace_web.scopes import MANAGE_ACTIONS, ROLES, allows
 
 _SQL = queries.load("api/actions")
 
@@ -201,7 +202,7 @@ async def runnable(tx: Connection, account: str, name: str, *, maker: KeyMaker, 
         contracts.check_signature(_secret(row, account, maker), content, row["seal"])
         if row["signature"] is not None:
             key = await tx.fetchrow(_SQL["signing_key"], account, row["signed_by"], None, now)
-            contracts.check_signature(_signing_secret(key, account, maker), content, row["signature"])
+            _check_vouched(key, account, maker, content, row["signature"])
         contract = contracts.parse(orjson.loads(content))
     except Reject as error:
         raise Conflict(f"The contract of {name} cannot be trusted any more: {error}. Register it again.") from None
@@ -217,9 +218,13 @@ async def runnable(tx: Connection, account: str, name: str, *, maker: KeyMaker, 
 
 
 async def every(tx: Connection, account: str) -> list[Contract]:
-    """All contracts of the account: what a prompt can come to."""
-    rows = await tx.fetch(_SQL["list_actions"], account, None, limits.ACTIONS_MAX)
-    return [contracts.parse(orjson.loads(row["contract"])) for row in rows]
+    """All contracts of the account: what a prompt can come to. One that does not hold any more is left out: it cannot
+    be run either."""
+    found = []
+    for row in await tx.fetch(_SQL["list_actions"], account, None, limits.ACTIONS_MAX):
+        with contextlib.suppress(Reject):
+            found.append(contracts.parse(orjson.loads(row["contract"])))
+    return found
 
 
 def _read(document: Mapping[str, Any], egress: Sequence[Network]) -> tuple[Contract, bytes]:
@@ -245,18 +250,26 @@ async def _signature(
     digest = None if id is not None else key_digest(signed_by, pepper=maker.pepper)
     key = await tx.fetchrow(_SQL["signing_key"], account, id, digest, now)
     with at("contract.signature"):
-        contracts.check_signature(_signing_secret(key, account, maker), content, signature)
+        _check_vouched(key, account, maker, content, signature)
     assert key is not None
     return signature, key["id"]
 
 
-def _signing_secret(key: Row | None, account: str, maker: KeyMaker) -> str:
-    """Raises Reject for a key that may not vouch for a contract (any more)."""
+def _check_vouched(key: Row | None, account: str, maker: KeyMaker, content: bytes, signature: str) -> None:
+    """Raises Reject unless a key that may vouch for contracts signed it: with its secret, or with the one before while
+    that is good too."""
     if key is None or key["sealed_secret"] is None:
         raise Reject("signed_by names no signing key of this account that is in force")
-    if not allows(frozenset(key["scopes"]), MANAGE_ACTIONS):
+    granted = frozenset(key["scopes"]) if key["role"] is None else ROLES[key["role"]]
+    if not (allows(frozenset(key["scopes"]), MANAGE_ACTIONS) and allows(granted, MANAGE_ACTIONS)):
         raise Reject(f"the key that signed it lacks the scope {MANAGE_ACTIONS!r}")
-    return maker.ring.open(key["sealed_secret"], account=account, name=key_secret(ids.prefixed(ids.KEY, key["id"])))
+    name = key_secret(ids.prefixed(ids.KEY, key["id"]))
+    if key["old_sealed_secret"] is not None:
+        with contextlib.suppress(Reject):
+            old = maker.ring.open(key["old_sealed_secret"], account=account, name=name)
+            contracts.check_signature(old, content, signature)
+            return
+    contracts.check_signature(maker.ring.open(key["sealed_secret"], account=account, name=name), content, signature)
 
 
 def _secret(row: Row, account: str, maker: KeyMaker) -> str:

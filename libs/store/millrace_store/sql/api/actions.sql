@@ -55,8 +55,10 @@ ORDER BY version DESC LIMIT $4;
 
 -- The key that signs contracts, by its id or by its public half; none when it is not in force.
 -- name: signing_key
-SELECT id, scopes, sealed_secret FROM control.api_keys
-WHERE account = $1 AND (id = $2 OR digest = $3) AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $4);
+SELECT k.id, k.scopes, k.sealed_secret, p.role, CASE WHEN k.old_until > $4 THEN k.old_sealed_secret END AS old_sealed_secret
+FROM control.api_keys AS k LEFT JOIN control.people AS p ON p.account = k.account AND p.id = k.person
+WHERE k.account = $1 AND (k.id = $2 OR k.digest = $3 OR k.old_digest = $3 AND k.old_until > $4)
+    AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > $4);
 
 -- name: insert_confirmation
 INSERT INTO control.confirmations

@@ -45,7 +45,7 @@ Prompt = Annotated[
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class RunAction(_Body):
@@ -53,6 +53,7 @@ class RunAction(_Body):
 
     model_config = ConfigDict(
         extra="forbid",
+        strict=True,
         json_schema_extra={
             "examples": [
                 {"action": "saas.send_kb_link", "params": {"ticket_id": 5519, "article": "reset-password"}},

@@ -1,5 +1,6 @@
 """`/v1/actions`: the registry of contracts, calls, and their confirmations."""
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -133,6 +134,9 @@ async def run_action(body: RunAction, api: ApiHere, me: Runner, once: OnceHere) 
     person confirms. With an `Idempotency-Key` the action is run once, however often it is asked for."""
     actor, now = actor_of(me), utc_now(api.clock)
     await _claimed(api, once)
+    before = await _begun(api, actor, once)
+    if before is not None:
+        return before
     action, params, shown_first = body.action, body.params, False
     if body.prompt is not None:
         understood = await intents.resolve(api, actor, body.prompt)
@@ -203,7 +207,10 @@ async def confirm_action(id: str, api: ApiHere, me: Confirmer, once: OnceHere, b
     run = action_calls.run_of(await _known(api, actor, id))
     async with api.database.writing() as tx:
         before = await action_calls.confirmation(tx, me.account, id, now=now)
-        if before.state == "confirmed" and await runs.end(tx, me.account, run) is not None:
+        found = await runs.end(tx, me.account, run) if before.state == "confirmed" else None
+        if found is not None and once.key is not None and before.decided_by == actor.key:
+            return _as_it_stands(run, found)  # its answer said `running`, or never came
+        if found is not None:
             raise Conflict(f"This confirmation was used: its run is {run}.")
         given = None if body is None else body.params_hash
         call, card = await action_calls.confirm(tx, actor, id, params_hash=given, maker=api.keys, now=now)
@@ -296,6 +303,27 @@ async def _claimed(api: Api, once: Once) -> None:
     if once.key is not None:
         async with api.database.writing() as tx:
             await once.claim(tx, now=utc_now(api.clock))
+
+
+async def _begun(api: Api, actor: Actor, once: Once) -> Response | None:
+    """What an earlier request under this key began, as it stands now: what was asked is not looked at again, since a
+    prompt may come to something else by now."""
+    if once.key is None:
+        return None
+    run, card = once.id_for(ids.RUN), once.id_for(ids.CONFIRMATION)
+    async with api.database.reading() as tx:
+        found = await runs.end(tx, actor.account, run)
+        if found is not None:
+            return _as_it_stands(run, found)
+        with suppress(NotFound):
+            asked = await action_calls.confirmation(tx, actor.account, card, now=utc_now(api.clock))
+            return answers.one(asked_view(asked), status=202)
+    return None
+
+
+def _as_it_stands(run: str, found: End) -> Response:
+    view = _run_view(run, found)
+    return answers.one(view, status=202 if view["status"] == "running" else 200)
 
 
 async def _kept(api: Api, once: Once, view: dict[str, Any], place: Place) -> Response:

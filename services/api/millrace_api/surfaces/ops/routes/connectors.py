@@ -32,12 +32,13 @@ Secret = Annotated[str, Field(min_length=1, max_length=limits.CONNECTOR_SECRET_C
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class NewConnection(_Body):
     model_config = ConfigDict(
         extra="forbid",
+        strict=True,
         json_schema_extra={
             "examples": [{"connector": "stripe", "name": "Our Stripe", "secrets": {"webhook_secret": "whsec_…"}}]
         },
