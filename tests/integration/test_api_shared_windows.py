@@ -63,12 +63,12 @@ async def test_own_and_shared_count_alike(replicas: list[SharedWindows], kind: s
     minute, day = Window("m", 60, 3), Window("d", 86_400, 5)
     first = await windows.take(kind, [minute, day])
     assert [(one.is_allowed, one.remaining) for one in first] == [(True, 2), (True, 4)]
-    assert 59 < first[0].reset_in_s <= 60
+    assert 59 < first[0].reset_in_s < 60.1, "the server's clock is read a moment later than ours"
     assert 0 < first[1].reset_in_s <= 86_400
     assert await allowed(windows, kind, minute, day, times=5) == 2
     (refused,) = await windows.take(kind, [minute, day])
     assert (refused.is_allowed, refused.remaining) == (False, 0)
-    assert 50 < refused.reset_in_s <= 60
+    assert 50 < refused.reset_in_s < 60.1
     (left,) = await windows.take(kind, [day])
     assert left.remaining == 1, "what the minute refused did not count in the day"
     (other,) = await windows.take(kind + "-other", [minute])
