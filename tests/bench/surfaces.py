@@ -4,6 +4,7 @@ A write is answered when it is in force, or on the log. Nothing bare stands besi
 """
 
 import json
+import secrets
 from collections.abc import Callable, Sequence
 
 import aiohttp
@@ -18,6 +19,7 @@ from tests.support.platform import SERVICES, Platform
 
 READS_P95_MS, WRITES_P95_MS = 30, 60
 Make = Callable[[int], bytes]
+OWN = "a name of its own"
 
 
 async def run(stack: Stack, *, rate: float, seconds: float) -> list[Figure]:
@@ -64,10 +66,10 @@ def _reads(key: str, form: str) -> list[Make]:
 
 
 def _writes(key: str, form: str) -> list[Make]:
-    posted = {
+    posted: dict[str, dict[str, object]] = {
         "/v1/workflows": {"name": "bench", "nodes": [], "edges": []},
         "/v1/webhooks": {"url": "https://example.com/hook", "events": ["workflow.executed"]},
-        "/v1/credentials": {"name": "bench", "type": "api_key", "value": "not a secret"},
+        "/v1/credentials": {"name": OWN, "type": "api_key", "value": "not a secret"},
         f"/v1/forms/{form}/submissions": {"data": {"name": "Jane Doe"}},
         f"/api/v1/intake-bots/{form}/submissions": {"data": {"name": "Jane Doe"}},
     }
@@ -80,8 +82,9 @@ def _get(path: str, key: str) -> Make:
 
 
 def _post(path: str, key: str, body: object) -> Make:
-    whole = request(path, json.dumps(body).encode(), key)
-    return lambda _: whole
+    text = json.dumps(body)
+    run = secrets.token_hex(4)  # of this list of writes: the one before it counted from 0 too
+    return lambda n: request(path, text.replace(OWN, f"bench-{run}-{n}").encode(), key)
 
 
 async def _key(platform: Platform) -> str:
