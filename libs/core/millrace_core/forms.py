@@ -37,7 +37,8 @@ _NUMBERS: Final = frozenset({"number", "integer"})
 _CHOICES: Final = frozenset({"select", "multiselect"})
 
 _is_name = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}").fullmatch
-_is_email = re.compile(r"[^\s@\x00-\x1f]{1,64}@[^\s@.\x00-\x1f]+(?:\.[^\s@.\x00-\x1f]+)+").fullmatch
+is_email = re.compile(r"[^\s@\x00-\x1f]{1,64}@[^\s@.\x00-\x1f]+(?:\.[^\s@.\x00-\x1f]+)+").fullmatch
+"""Whether a text has the form of an email address; whether somebody reads it nobody asks."""
 _is_phone = re.compile(r"\+?[0-9][0-9 ().\-/]{2,31}").fullmatch
 _is_url = re.compile(r"https?://[^\s/?#\x00-\x1f]+[^\s\x00-\x1f]*", re.IGNORECASE).fullmatch
 
@@ -166,7 +167,7 @@ def _text(field: Field, value: Any) -> str | None:
 
 _FORMS: Mapping[str, tuple[Callable[[str], Any], str]] = MappingProxyType(
     {
-        "email": (_is_email, "must be an email address"),
+        "email": (is_email, "must be an email address"),
         "phone": (_is_phone, "must be a telephone number"),
         "url": (_is_url, "must be an address that begins with http:// or https://"),
     }

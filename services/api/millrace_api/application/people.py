@@ -4,7 +4,6 @@ Each account has an owner, always: the last one cannot leave or become less. A c
 keys at once, and they end with him. Not here: what a role may (`millrace_web.scopes.ROLES`), keys (`keys`).
 """
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,6 +15,7 @@ from millrace_api.application.notation import stored
 from millrace_api.application.problems import Conflict, Forbidden, Invalid, NotFound
 from millrace_core import ids
 from millrace_core.actions import RANK, Role
+from millrace_core.forms import is_email
 from millrace_store import queries
 from millrace_store.aggregates import Row, key_entry
 from millrace_store.pool import Connection
@@ -24,7 +24,6 @@ from millrace_web.api_keys import ApiKey
 _SQL = queries.load("api/people")
 _KEYS = queries.load("api/keys")
 EMAIL_CHARS_MAX = 254
-_is_email = re.compile(r"[^\s@\x00-\x1f]{1,64}@[^\s@.\x00-\x1f]+(?:\.[^\s@.\x00-\x1f]+)+").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ async def add(
     change: Change, account: str, *, email: str, name: str | None, role: Role, by: ApiKey | None, id: str
 ) -> PersonView:
     """`by` is the key that asks; None = the account is just being made. Raises Conflict when the address is there."""
-    if len(email) > EMAIL_CHARS_MAX or not _is_email(email):
+    if len(email) > EMAIL_CHARS_MAX or not is_email(email):
         raise Invalid("must be an email address", where="email")
     _check_rank(role, by)
     row = await change.tx.fetchrow(_SQL["insert_person"], account, ids.uuid_of(id), email, name, role, change.now)

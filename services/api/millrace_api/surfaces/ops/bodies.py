@@ -3,8 +3,9 @@
 from typing import Annotated, Any
 
 from fastapi import Body
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from millrace_api.surfaces import bodies
 from millrace_core import limits
 
 REFUND: dict[str, Any] = {
@@ -44,11 +45,7 @@ Prompt = Annotated[
 ]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class RunAction(_Body):
+class RunAction(bodies.Body):
     """A call of a registered action: named with its parameters, or asked for in words."""
 
     model_config = ConfigDict(
@@ -75,7 +72,7 @@ class RunAction(_Body):
         return self
 
 
-class ResolvePrompt(_Body):
+class ResolvePrompt(bodies.Body):
     """What is wanted, in words."""
 
     model_config = ConfigDict(
@@ -85,7 +82,7 @@ class ResolvePrompt(_Body):
     prompt: Prompt
 
 
-class Confirm(_Body):
+class Confirm(bodies.Body):
     """A yes."""
 
     params_hash: str | None = Field(

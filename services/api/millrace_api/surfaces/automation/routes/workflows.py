@@ -1,8 +1,7 @@
 """`/v1/workflows`, and `/api/workflows`, by which the automation document's own snippet asks for the same."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -10,7 +9,7 @@ from starlette.responses import Response
 from millrace_api.application import runs, workflows
 from millrace_api.application.problems import Invalid
 from millrace_api.application.workflows import VersionView, WorkflowSummary, WorkflowView
-from millrace_api.surfaces import answers
+from millrace_api.surfaces import answers, run_bodies
 from millrace_api.surfaces.answers import Deleted, Many, Numbered, One
 from millrace_api.surfaces.automation import bodies
 from millrace_api.surfaces.calls import ApiHere, Caller, ListingHere, NumberedHere, StrictRoute, caller
@@ -40,32 +39,9 @@ class StartedExecution(BaseModel):
     test: bool
 
 
-class _ExecuteBody(msgspec.Struct, forbid_unknown_fields=True):
-    input: msgspec.Raw = msgspec.Raw(b"{}")
-
-
-_EXECUTE_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": False,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "additionalProperties": False,
-                    "properties": {
-                        "input": {
-                            "type": "object",
-                            "description": "What nodes see as `input`; its bytes are kept.",
-                            "default": {},
-                        }
-                    },
-                },
-                "example": {"input": {"email": "user@example.com", "name": "John Doe"}},
-            }
-        },
-    }
-}
-_decode_execute_body = msgspec.json.Decoder(_ExecuteBody).decode
+_EXECUTE_BODY = run_bodies.described(
+    seen_by="nodes", example={"input": {"email": "user@example.com", "name": "John Doe"}}
+)
 
 
 @_routes.get("", response_model=Numbered[WorkflowSummary], responses=answers.READ)
@@ -149,7 +125,7 @@ async def list_workflow_versions(id: str, api: ApiHere, me: Reader, listing: Lis
 async def execute_workflow(id: str, request: Request, api: ApiHere, me: Starter, once: OnceHere) -> Response:
     """Run what was saved last; when that is not published, as a test. Send the answer's `X-Millrace-Position` with the
     GET to be sure to find it."""
-    input = _input(await request.body())
+    input = run_bodies.input_of(await request.body(), what="an execution")
     async with once.holding(api) as doing:
         async with api.database.asking() as tx:
             runnable = await workflows.runnable(tx, me.account, id)
@@ -165,13 +141,6 @@ async def execute_workflow(id: str, request: Request, api: ApiHere, me: Starter,
         place = started.place
         doing.answer = answers.one(said, status=202, at=Position(place.topic, place.partition, place.offset))
     return doing.answered()
-
-
-def _input(body: bytes) -> bytes:
-    try:
-        return bytes(_decode_execute_body(body or b"{}").input)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise Invalid(f"not an execution: {error}", where="input") from None
 
 
 router = APIRouter()

@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any
 
-import msgspec
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -10,8 +9,7 @@ from starlette.responses import Response
 from millrace_api.application import plans, runs
 from millrace_api.application.api import Api
 from millrace_api.application.plans import Kind, PlanView
-from millrace_api.application.problems import Invalid
-from millrace_api.surfaces import answers
+from millrace_api.surfaces import answers, run_bodies
 from millrace_api.surfaces.answers import Deleted, Many, One
 from millrace_api.surfaces.calls import ApiHere, Caller, ListingHere, StrictRoute, caller
 from millrace_api.surfaces.native import bodies
@@ -34,31 +32,7 @@ class StartedRun(BaseModel):
     status: str
 
 
-class _RunBody(msgspec.Struct, forbid_unknown_fields=True):
-    input: msgspec.Raw = msgspec.Raw(b"{}")
-
-
-_RUN_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": False,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "additionalProperties": False,
-                    "properties": {
-                        "input": {
-                            "type": "object",
-                            "description": "What steps see as `input`; its bytes are kept.",
-                            "default": {},
-                        }
-                    },
-                }
-            }
-        },
-    }
-}
-_decode_run_body = msgspec.json.Decoder(_RunBody).decode
+_RUN_BODY = run_bodies.described(seen_by="steps")
 
 
 @jobs.post("", status_code=201, response_model=One[PlanView], responses=answers.WRITE)
@@ -164,15 +138,12 @@ async def _delete(api: Api, me: Caller, kind: Kind, id: str) -> Response:
 
 
 async def _run(api: Api, me: Caller, once: Once, kind: Kind, id: str, body: bytes) -> Response:
-    try:
-        input = _decode_run_body(body or b"{}").input
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise Invalid(f"not a run: {error}", where="input") from None
+    input = run_bodies.input_of(body, what="a run")
     async with once.holding(api) as holding:
         async with api.database.asking() as tx:
             plan = await plans.compiled(tx, me.account, kind, id)
         run = once.id_for(ids.RUN)
-        started = await runs.start(api.log, me.account, plan, input=bytes(input), requested_by=me.id, id=run)
+        started = await runs.start(api.log, me.account, plan, input=input, requested_by=me.id, id=run)
         holding.answer = answers.one(
             StartedRun(id=started.id, status=started.status).model_dump(),
             status=202,

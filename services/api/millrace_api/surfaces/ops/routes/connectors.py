@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
 from millrace_api.application import connections
@@ -12,6 +12,7 @@ from millrace_api.application.api import Api
 from millrace_api.application.connecting import Known
 from millrace_api.application.connections import ConnectionView, Here, NewConnectionView, Wanted
 from millrace_api.surfaces.answers import position_of
+from millrace_api.surfaces.bodies import Body
 from millrace_api.surfaces.calls import ApiHere, Caller, ListingHere, StrictRoute, caller
 from millrace_api.surfaces.once import OnceHere
 from millrace_api.surfaces.ops import answers
@@ -31,11 +32,7 @@ Url = Annotated[str, Field(max_length=limits.URL_CHARS_MAX, description="Of a re
 Secret = Annotated[str, Field(min_length=1, max_length=limits.CONNECTOR_SECRET_CHARS_MAX)]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class NewConnection(_Body):
+class NewConnection(Body):
     model_config = ConfigDict(
         extra="forbid",
         strict=True,
@@ -52,7 +49,7 @@ class NewConnection(_Body):
     enabled: bool = True
 
 
-class ConnectionPatch(_Body):
+class ConnectionPatch(Body):
     name: Name | None = None
     config: dict[str, Any] | None = None
     secrets: dict[str, Secret | None] | None = Field(
