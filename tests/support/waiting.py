@@ -24,8 +24,9 @@ async def eventually(check: Callable[[], T], *, timeout_s: float = ..., every_s:
 async def eventually(
     check: Callable[[], Any], *, timeout_s: float = WAIT_S, every_s: float = EVERY_S, what: str = ""
 ) -> Any:
-    """The first true value `check` gives. `check` may be a coroutine function and may raise AssertionError for 'not
-    yet'; what it said last stands in the error when the time is over."""
+    """The first true value `check` gives. `check` may be a coroutine function; what it raises means 'not yet', since
+    what is not there yet can be asserted, unpacked or looked into. What it said last stands in the error when the time
+    is over, with its traceback."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
     while True:
@@ -36,8 +37,11 @@ async def eventually(
             if value:
                 return value
             last = value
-        except AssertionError as error:
+        except Exception as error:
             last = error
         if loop.time() >= deadline:
-            raise AssertionError(f"{what or 'the condition'} did not hold within {timeout_s} s; last: {last!r}")
+            why = last if isinstance(last, Exception) else None
+            raise AssertionError(
+                f"{what or 'the condition'} did not hold within {timeout_s} s; last: {last!r}"
+            ) from why
         await asyncio.sleep(every_s)
