@@ -6,6 +6,8 @@ Queues, batches, retries, time-outs and bodies are bounded here and nowhere else
 # ── what a producer may post ────────────────────────────────────────────────────────────────────────────────────────
 BODY_BYTES_MAX = 1_048_576
 BATCH_BODY_BYTES_MAX = 5 * 1_048_576
+# A batch up to here is parsed in one step (a millisecond or two); single posts wait for it.
+BATCH_AT_ONCE_BYTES_MAX = 262_144
 # So long a body may take to arrive, and so much all those of an API's requests under way may be.
 BODY_READ_S_MAX = 30.0
 BODIES_HELD_BYTES_MAX = 64 * 1_048_576
@@ -279,7 +281,11 @@ REDRIVE_LETTERS_MAX = 1_000
 REDRIVE_BATCH_LETTERS = 20
 
 # ── the projector ───────────────────────────────────────────────────────────────────────────────────────────────────
-PROJECTOR_GATHER_S = 0.05
+# The least time between two commits: this where so many records come in a second, less below, and never less than its
+# share (docs/adr/0007).
+PROJECTOR_GATHER_S = 0.25
+PROJECTOR_GATHER_FULL_PER_S = 12_000
+PROJECTOR_GATHER_SHARE_MIN = 0.2
 PROJECTOR_RECORDS_MAX = 10_000
 # Day partitions are made for ids of these days; the ids of other days share the default partition.
 PARTITION_DAYS_BACK = 40

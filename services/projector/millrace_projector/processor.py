@@ -59,7 +59,8 @@ class Projector:
         """Whether records wait that are not in the read models, as known a second ago."""
         self._off_log: dict[Place, str] = {}
         self._generation = -1
-        self._committed_at = 0.0
+        self._committed_at = float("-inf")
+        self._per_s = 0.0
         self._aged_at = 0.0
         self._times: dict[Place, int] = {}
         self._read_to: dict[Place, int] = {}
@@ -145,14 +146,16 @@ class Projector:
 
     async def _gathered(self, consumer: PositionedConsumer) -> list[Received]:
         """A batch: at once when nothing was committed lately, else what has come since, so that a busy projector
-        writes few large transactions."""
+        writes few large transactions, and few rows of which it hears more in the next one."""
         records = await consumer.poll(timeout_s=POLL_S, max_records=self._records_max)
-        pause = self._committed_at + self._gather_s - self._clock.monotonic()
+        pause = self._committed_at + gather_s(self._gather_s, self._per_s) - self._clock.monotonic()
         if records and pause > 0 and len(records) < self._records_max:
             await asyncio.sleep(pause)
             records += await consumer.poll(timeout_s=0, max_records=self._records_max - len(records))
         if records:
-            self._committed_at = self._clock.monotonic()
+            now = self._clock.monotonic()
+            self._per_s = len(records) / max(now - self._committed_at, 0.001)
+            self._committed_at = now
         return records
 
     async def _take_over(self, consumer: PositionedConsumer, connection: Connection) -> None:
@@ -186,6 +189,12 @@ class Projector:
             age_s = max(0, wall_ms - self._times.get(place, wall_ms)) / 1000 if behind else 0.0
             self._told.age(*place, age_s)
             self._observer.lag(*place, behind, age_s)
+
+
+def gather_s(most_s: float, per_s: float) -> float:
+    """The least time between two commits at this rate of records (docs/adr/0007)."""
+    share = per_s / limits.PROJECTOR_GATHER_FULL_PER_S
+    return most_s * min(1.0, max(limits.PROJECTOR_GATHER_SHARE_MIN, share))
 
 
 async def off_log(reader: Reader, positions: dict[Place, int]) -> dict[Place, str]:
