@@ -2,6 +2,8 @@
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from millrace_core import ids, record
 from millrace_core.errors import Reject
@@ -11,6 +13,7 @@ from millrace_core.event import (
     iso_of,
     make_event,
     parse_post,
+    parse_posts,
     parse_timestamp,
     to_output,
 )
@@ -93,6 +96,50 @@ def test_a_refusal_says_what_is_wrong(body: bytes, says: str) -> None:
     with pytest.raises(Reject) as refused:
         parse_post(body, now_ms=NOW)
     assert says in str(refused.value)
+
+
+GOOD = [
+    with_properties(b'{"n":1e2,"a":1,"a":2}'),
+    with_properties(b"  null "),
+    with_properties(b'{"a":' * 127 + b"{}" + b"}" * 127),
+    b'{"eventType":{"provider":"custom","name":"x","name":"y"},"timestamp":"2027-01-15","uniqueKey":"u"}',
+    b' {"eventType": {"provider": "custom", "name": "x"}, "orderingKey": "o", "more": [1, {}]}\n',
+]
+
+
+@given(st.lists(st.sampled_from(GOOD), max_size=8))
+def test_an_array_parsed_at_once_is_what_its_items_are(items: list[bytes]) -> None:
+    posted = parse_posts(b"[" + b",".join(items) + b"]", now_ms=NOW)
+    assert posted == [parse_post(item, now_ms=NOW) for item in items]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"7",
+        b"{}",
+        b'{"eventType":{"provider":"","name":"x"}}',
+        b'{"eventType":{"provider":"custom","name":"x"},"uniqueKey":""}',
+        b'{"eventType":{"provider":"custom","name":"x"},"timestamp":"tomorrow"}',
+        with_properties(b"[]"),
+        with_properties(b'{"a":' * 128 + b"{}" + b"}" * 128),
+        with_properties(b'{"a":"\xff"}'),
+        with_properties(b'{"a":1e400}'),
+        with_properties(b'{"a":"\\ud800"}'),
+    ],
+)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_an_array_with_a_bad_item_is_not_parsed_at_once(bad: bytes, place: int) -> None:
+    with pytest.raises(Reject):
+        parse_post(bad, now_ms=NOW)
+    items = [*GOOD[:2]]
+    items.insert(place, bad)
+    assert parse_posts(b"[" + b",".join(items) + b"]", now_ms=NOW) is None
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[", b"[1", b"null", b"[" * 5_000])
+def test_what_is_no_array_is_not_parsed_at_once(body: bytes) -> None:
+    assert parse_posts(body, now_ms=NOW) is None
 
 
 def test_depth_is_counted_from_the_properties() -> None:

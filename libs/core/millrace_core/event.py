@@ -61,6 +61,7 @@ _DATE = r"(?:\d{4}-\d{2}-\d{2}|\d{8})"
 _TIME = r"\d{2}(?::?\d{2}(?::?\d{2}(?:[.,]\d{1,9})?)?)?"
 _ISO_8601 = re.compile(rf"{_DATE}(?:[T ]{_TIME}(?:Z|[+-]\d{{2}}(?::?\d{{2}})?)?)?", re.ASCII)
 _decode_body = msgspec.json.Decoder(_Body).decode
+_decode_bodies = msgspec.json.Decoder(list[_Body]).decode
 _decode_fired = msgspec.json.Decoder(_Fired).decode
 
 
@@ -72,9 +73,27 @@ def parse_post(body: bytes, *, now_ms: int) -> Posted:
         identifier = identifier_of(posted.event_type.provider, posted.event_type.name)
     except (orjson.JSONDecodeError, msgspec.DecodeError, RecursionError, UnicodeDecodeError, Reject) as error:
         raise _explained(body, error) from None
-    if body.count(b"{") + body.count(b"[") > limits.JSON_DEPTH_MAX:
-        check_depth(loaded.get("properties"))
+    return _checked(posted, identifier, loaded, now_ms)
+
+
+def parse_posts(body: bytes, *, now_ms: int) -> list[Posted] | None:
+    """The items of a JSON array, each checked as `parse_post` does, for less than half of what it costs one by one.
+    None unless every one of them is right: parse them one by one then, to learn which is not. It is one step of the
+    loop, so the body must be short."""
+    try:
+        loaded = orjson.loads(body)
+        return [
+            _checked(posted, identifier_of(posted.event_type.provider, posted.event_type.name), members, now_ms)
+            for posted, members in zip(_decode_bodies(body), loaded, strict=True)
+        ]
+    except (orjson.JSONDecodeError, msgspec.DecodeError, RecursionError, UnicodeDecodeError, Reject):
+        return None
+
+
+def _checked(posted: _Body, identifier: str, loaded: dict[str, Any], now_ms: int) -> Posted:
     properties, timestamp = posted.properties, posted.timestamp
+    if may_be_deep(properties):
+        check_depth(loaded.get("properties"))
     first = memoryview(properties)[0]
     if first == _N:
         properties = NO_PROPERTIES
@@ -99,7 +118,7 @@ def parse_fired(body: bytes) -> Posted:
     except (orjson.JSONDecodeError, msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise _why_not_fired(body, error) from None
     identifier = identifier_of(OPS_PROVIDER, fired.event)
-    if body.count(b"{") + body.count(b"[") > limits.JSON_DEPTH_MAX:
+    if may_be_deep(body):
         check_depth(loaded.get("payload"))
     first = memoryview(fired.payload)[0]
     if first not in (_N, _BRACE):
@@ -169,9 +188,17 @@ def checked_properties(value: bytes) -> Raw:
         raise Reject(_not_json(error, "`properties`")) from None
     if not isinstance(loaded, dict):
         raise Reject(f"`properties` must be an object, not {_kind(loaded)}: wrap it, or leave it out")
-    if value.count(b"{") + value.count(b"[") > limits.JSON_DEPTH_MAX:
+    if may_be_deep(value):
         check_depth(loaded)
     return Raw(value.strip())
+
+
+def may_be_deep(value: Raw | bytes) -> bool:
+    """Whether it is long enough, and opens enough, for objects and arrays to lie too deep in one another."""
+    if memoryview(value).nbytes <= 2 * limits.JSON_DEPTH_MAX:
+        return False
+    value = bytes(value)
+    return value.count(b"{") + value.count(b"[") > limits.JSON_DEPTH_MAX
 
 
 def check_depth(loaded: Any) -> None:

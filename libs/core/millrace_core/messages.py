@@ -29,7 +29,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 # ── events ────────────────────────────────────────────────────────────────────────────────────────────────────────
-class Event(Message, frozen=True):
+class Event(Message, frozen=True, gc=False):
     """`events`: what a producer posted. `properties` are its bytes as received."""
 
     id: str

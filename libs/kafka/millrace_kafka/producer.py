@@ -79,6 +79,7 @@ class PlainProducer:
         self._gathered = 0
         self._why_away: str | None = "not started"
         self._broken: list[Any] = []
+        self._loop: asyncio.AbstractEventLoop
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self.in_flight = 0
@@ -86,11 +87,13 @@ class PlainProducer:
 
     async def start(self) -> None:
         """Connect. When the broker is away it goes on trying in the background: `ready` says so, `write` raises."""
+        # Kept: to ask for the running loop is a system call each time.
+        self._loop = asyncio.get_running_loop()
         try:
             await self._connect()
         except Retry as error:
             self._why_away = str(error)
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="producer")
+        self._task = self._loop.create_task(self._run(), name="producer")
 
     async def stop(self) -> None:
         """Wait for what is in flight, within the producer's time-out, then close. Nothing may be written after it."""
@@ -120,23 +123,32 @@ class PlainProducer:
         that nothing was. Retry means that any of them may be on the log or not. Cancelling does not take them back."""
         if len(outputs) == 1:
             return [await self.submit(outputs[0])]
-        places = [self._place(output) for output in outputs]
+        try:
+            places = [self._routing.place(output) for output in outputs]
+        except Retry as error:
+            raise Retry(self._why_away or str(error)) from error
         if self._why_away is not None:
             raise Retry(self._why_away)
-        marks = []
+        marks: list[tuple[_Batch, int]] = []
         for output, (place, partition) in zip(outputs, places, strict=True):
             batch = self._append(place, partition, output)
-            marks.append((batch, batch.records - 1, place.name, partition))
-        pending = {batch.done for batch, _, _, _ in marks if not batch.done.done()}
+            marks.append((batch, batch.records - 1))
+        batches = {batch for batch, _ in marks}
+        pending = [batch.done for batch in batches if not batch.done.done()]
         if pending:
             await asyncio.wait(pending)
+        stand = {batch: self._stands(batch.done.result()) for batch in batches}
         acked = []
-        for batch, position, name, partition in marks:
-            outcome = batch.done.result()
-            if isinstance(outcome, Retry):
-                raise copy.copy(outcome)
-            acked.append(Metadata(name, partition, outcome.offset + position, outcome.timestamp))
+        for batch, position in marks:
+            name, partition, offset, timestamp = stand[batch]
+            acked.append(Metadata(name, partition, offset + position, timestamp))
         return acked
+
+    def _stands(self, outcome: Outcome) -> tuple[str, int, int, int]:
+        """Topic, partition, first offset and time of a batch that was acked; raises the Retry of one that was not."""
+        if isinstance(outcome, Retry):
+            raise copy.copy(outcome)
+        return self._cluster.short(outcome.topic), outcome.partition, outcome.offset, outcome.timestamp
 
     def check(self, output: Output) -> None:
         """Raises Reject for what could never be written, so that a caller learns it before it depends on it."""
@@ -155,7 +167,7 @@ class PlainProducer:
         if self._why_away is not None:
             raise Retry(self._why_away)
         batch = self._append(place, partition, output)
-        future: asyncio.Future[Metadata] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Metadata] = self._loop.create_future()
         batch.futures.append((future, batch.records - 1))
         return future
 
@@ -182,10 +194,9 @@ class PlainProducer:
         return appended is not None
 
     def _open(self, stream: _Stream) -> _Batch:
-        loop = asyncio.get_running_loop()
-        batch = _Batch(self._client.create_batch(), loop)
+        batch = _Batch(self._client.create_batch(), self._loop)
         # aiokafka never expires an idempotent batch while a leader is known.
-        batch.timer = loop.call_later(self._timeout_s, self._timed_out, stream)
+        batch.timer = self._loop.call_later(self._timeout_s, self._timed_out, stream)
         stream.waiting.append(batch)
         if stream.in_flight is None and len(stream.waiting) == 1:
             self._mark(stream)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from millrace_core import messages
 from millrace_core.clock import Clock
-from millrace_core.credentials import key_digest
+from millrace_core.credentials import key_digester
 from millrace_core.errors import Reject
 from millrace_web.scopes import ROLES, allows
 
@@ -45,7 +45,7 @@ class ApiKeys:
     """The keys of every account, by digest. A `ControlFollower` of kind `key`."""
 
     def __init__(self, *, pepper: bytes, clock: Clock) -> None:
-        self._pepper = pepper
+        self._digest = key_digester(pepper)
         self._clock = clock
         self._by_digest: dict[str, ApiKey] = {}
         self._digests: dict[tuple[str, str], list[str]] = {}  # (account, key id) → its digests
@@ -66,7 +66,7 @@ class ApiKeys:
         """The key behind this text, or None when there is none in force (unknown, revoked, expired)."""
         if not text or len(text) > KEY_CHARS_MAX:
             return None
-        key = self._by_digest.get(key_digest(text, pepper=self._pepper))
+        key = self._by_digest.get(self._digest(text))
         if key is None or (key.expires_at is not None and key.expires_at <= self._clock.now_ms()):
             return None
         return key

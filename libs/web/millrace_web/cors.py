@@ -107,4 +107,7 @@ class Cors:
 
 
 def _value(scope: Scope, wanted: bytes) -> bytes | None:
-    return next((value for name, value in scope["headers"] if name == wanted), None)
+    for name, value in scope["headers"]:
+        if name == wanted:
+            return bytes(value)
+    return None

@@ -9,7 +9,7 @@ The routes are described by hand in `millrace_web.ingest_openapi`.
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -25,6 +25,7 @@ from millrace_gateway import batches, cloudevents, handlers
 from millrace_gateway.bodies import Bodies, ClientGone
 from millrace_gateway.door import Door, log_away, rate_limited
 from millrace_gateway.ports import Acked, EventLog
+from millrace_runtime.http_server import answer
 from millrace_web import positions
 from millrace_web.api_keys import ApiKey
 from millrace_web.envelopes import INGEST, OPS, Envelope
@@ -143,8 +144,7 @@ class Ingest:
             (b"content-length", b"%d" % len(body)),
             (b"x-request-id", call.request_id.encode()),
         )
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await answer(send, status, headers, body)
         self._observed(scope, status, began)
 
     async def _answer(self, route: Callable[[Call], Awaitable[Answer]], call: Call) -> Answer:
@@ -198,7 +198,7 @@ class Ingest:
         key = self._enter(call, self._door.rate)
         media_type = call.media_type
         if media_type == _BATCH:
-            return await self._batch(call, key, cloudevents.from_structured, batches.split_array)
+            return await self._batch(call, key, _CLOUDEVENTS)
         parse = self._parser(call, media_type)
         self._door.let_in(1)
         body = b""
@@ -222,12 +222,12 @@ class Ingest:
             (positions.HEADER_BYTES, b"%b:%d:%d" % (acked.topic.encode(), acked.partition, acked.offset))
         )
         # Neither an id nor an identifier holds a character that JSON escapes.
-        answer = b'{"success":true,"eventId":"%b","identifier":"%b","receivedAt":"%b"}' % (
+        told = b'{"success":true,"eventId":"%b","identifier":"%b","receivedAt":"%b"}' % (
             made.id.encode(),
             made.identifier.encode(),
             self._received_at(now_ms),
         )
-        return 202, answer, call.answer_headers
+        return 202, told, call.answer_headers
 
     def _parser(self, call: Call, media_type: bytes) -> Callable[[bytes, int], Posted]:
         if media_type == _STRUCTURED:
@@ -276,8 +276,8 @@ class Ingest:
             (positions.HEADER_BYTES, b"%b:%d:%d" % (acked.topic.encode(), acked.partition, acked.offset))
         )
         name = made.identifier.partition("/")[2].encode()
-        answer = b'{"id":"%b","event":"%b","received_at":"%b"}' % (made.id.encode(), name, self._received_at(now_ms))
-        return 202, answer, call.answer_headers
+        told = b'{"id":"%b","event":"%b","received_at":"%b"}' % (made.id.encode(), name, self._received_at(now_ms))
+        return 202, told, call.answer_headers
 
     # ── many events ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -285,30 +285,30 @@ class Ingest:
         key = self._enter(call, self._door.rate)
         media_type = call.media_type
         if media_type == _BATCH:
-            return await self._batch(call, key, cloudevents.from_structured, batches.split_array)
+            return await self._batch(call, key, _CLOUDEVENTS)
         if media_type in _LINE_TYPES:
-            return await self._batch(call, key, event.parse_post, batches.split_lines)
+            return await self._batch(call, key, _LINES)
         if media_type in _JSON_TYPES:
-            return await self._batch(call, key, event.parse_post, batches.split_array)
+            return await self._batch(call, key, _ARRAY)
         if media_type == _STRUCTURED:
             hint = f"send {cloudevents.BATCH}, or post a single event to {PUBLISH}"
         else:
             hint = "send a JSON array as application/json, or lines as application/x-ndjson"
         raise ApiError(415, f"Content-Type {_shown(media_type)} is not taken here: {hint}.")
 
-    async def _batch(self, call: Call, key: ApiKey, parse: "Parse", split: Callable[[bytes], list[bytes]]) -> Answer:
+    async def _batch(self, call: Call, key: ApiKey, form: "Form") -> Answer:
         self._door.let_in(1)
         inside, body = 1, b""
         try:
             body = await self._read(call, limits.BATCH_BODY_BYTES_MAX)
             self._prove(call, body, self._door.rate)
             try:
-                items = split(body)
+                items = self._items(body, form)
             except batches.TooMany as error:
                 raise ApiError(413, _sentence(error)) from None
             self._door.let_in(len(items))
             inside += len(items)
-            results, outputs = await self._decide(call, key, items, parse)
+            results, outputs = await self._decide(call, key, items, form.parse)
             acked = await self._log.write(outputs) if outputs else ()
         finally:
             self._bodies.release(body)
@@ -320,11 +320,18 @@ class Ingest:
             furthest = {(one.topic, one.partition): one.offset for one in acked}  # in order within each partition
             value = positions.render(positions.Position(*place, offset) for place, offset in furthest.items())
             call.answer_headers.append((positions.HEADER_BYTES, value.encode()))
-        answer = {"success": True, "accepted": len(outputs), "refused": refused, "results": results}
-        return 200, orjson.dumps(answer), call.answer_headers
+        told = {"success": True, "accepted": len(outputs), "refused": refused, "results": results}
+        return 200, orjson.dumps(told), call.answer_headers
+
+    def _items(self, body: bytes, form: "Form") -> Sequence[bytes | Posted]:
+        if form.at_once is not None and len(body) <= limits.BATCH_AT_ONCE_BYTES_MAX:
+            posts = form.at_once(body, now_ms=self._clock.now_ms())
+            if posts is not None and len(posts) <= limits.BATCH_ITEMS_MAX:
+                return posts
+        return form.split(body)
 
     async def _decide(
-        self, call: Call, key: ApiKey, items: list[bytes], parse: "Parse"
+        self, call: Call, key: ApiKey, items: Sequence[bytes | Posted], parse: "Parse"
     ) -> tuple[list[dict[str, object]], list[Output]]:
         now_ms, traceparent, once = self._clock.now_ms(), call.traceparent, call.once
         results: list[dict[str, object]] = []
@@ -334,10 +341,8 @@ class Ingest:
                 await asyncio.sleep(0)
             unique_key = handlers.stand_in_unique_key(once, key_id=key.id, index=index) if once else None
             try:
-                if len(item) > limits.BODY_BYTES_MAX:
-                    raise Reject(f"the item is over {limits.BODY_BYTES_MAX} bytes: make it smaller")
                 made, output = handlers.accept(
-                    parse(item, now_ms=now_ms),
+                    item if isinstance(item, Posted) else _parsed(item, parse, now_ms),
                     account=key.account,
                     now_ms=now_ms,
                     unique_key=unique_key,
@@ -378,6 +383,33 @@ class Parse(Protocol):
     """From an item's bytes to what was posted; raises Reject."""
 
     def __call__(self, body: bytes, /, *, now_ms: int) -> Posted: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a batch is read: `split` into items, each of which is parsed; where there is `at_once`, a short one of which
+    every item is right in one go."""
+
+    split: Callable[[bytes], list[bytes]]
+    parse: Parse
+    at_once: "ParseAll | None" = None
+
+
+class ParseAll(Protocol):
+    """From a batch's bytes to what was posted; None when any of it is wrong."""
+
+    def __call__(self, body: bytes, /, *, now_ms: int) -> list[Posted] | None: ...
+
+
+_ARRAY = Form(batches.split_array, event.parse_post, event.parse_posts)
+_LINES = Form(batches.split_lines, event.parse_post)
+_CLOUDEVENTS = Form(batches.split_array, cloudevents.from_structured)
+
+
+def _parsed(item: bytes, parse: Parse, now_ms: int) -> Posted:
+    if len(item) > limits.BODY_BYTES_MAX:
+        raise Reject(f"the item is over {limits.BODY_BYTES_MAX} bytes: make it smaller")
+    return parse(item, now_ms=now_ms)
 
 
 def _parse_own(body: bytes, now_ms: int) -> Posted:
