@@ -30,6 +30,7 @@ from millrace_store.pool import Connection
 EVERY_S = 10.0
 SHARE_MAX = 0.05
 KNOWN_FOR = timedelta(minutes=1)
+_KNOWN_FOR_MS = KNOWN_FOR // timedelta(milliseconds=1)
 _LOCK = 0x756E616363740001  # "unacct": any fixed number of its own
 _SQL = queries.load("unaccounted")
 _TOLD_IN = ("event-facts", "dead-letters", "run-commands", "deliveries")
@@ -38,10 +39,12 @@ _TOLD_IN = ("event-facts", "dead-letters", "run-commands", "deliveries")
 @dataclass(frozen=True, slots=True)
 class Settled:
     """What the matcher has answered for: on each partition of `events` all records from its start up to `until`. Their
-    outcomes and children lie below `told_until`, since a matcher commits after its outputs and facts are acked."""
+    outcomes and children lie below `told_until`, since a matcher commits after its outputs and facts are acked.
+    `waiting_ms` is the broker's time on the first record that it has not answered for, where there is one."""
 
     starts: Mapping[int, int]
     until: Mapping[int, int]
+    waiting_ms: Mapping[int, int]
     told_until: Mapping[tuple[str, int], int]
 
 
@@ -49,11 +52,19 @@ async def settled(cluster: Cluster) -> Settled:
     """Ask the broker. Raises Retry when it is away."""
     async with Admin(cluster) as admin, Reader(cluster) as reader:
         committed = await admin.committed("matcher", ["events"])
-        told_in = await reader.partitions(_TOLD_IN)
+        told_until = await reader.ends(await reader.partitions(_TOLD_IN))
+        starts, ends = await reader.starts(committed), await reader.ends(committed)
+        first = {part: max(at.offset, starts[part]) for part, at in committed.items()}
+        waiting = {part: at for part, at in first.items() if at < ends[part]}
         return Settled(
-            starts={number: at for (_, number), at in (await reader.starts(committed)).items()},
+            starts={number: at for (_, number), at in starts.items()},
             until={number: at.offset for (_, number), at in committed.items()},
-            told_until=await reader.ends(told_in),
+            waiting_ms={
+                record.partition: record.timestamp
+                async for records in reader.read(waiting, {part: at + 1 for part, at in waiting.items()})
+                for record in records
+            },
+            told_until=told_until,
         )
 
 
@@ -88,6 +99,8 @@ class Reconciler:
         self._leader = Leader(connect, lock=_LOCK, work=self._count_on)
         self._settled = settled
         self._asked: Settled | None = None
+        self._asked_ms = 0
+        self._whole_until_ms: int | None = None
         self._clear_until: dict[int, int] = {}
         self._stuck: frozenset[str] = frozenset()
         self._found = found
@@ -118,6 +131,7 @@ class Reconciler:
             took_s = await self._count(connection, asked)
             asked = None
         if asked is None:
+            self._asked_ms = self._clock.now_ms()
             self._asked = await self._settled()
         return took_s
 
@@ -130,19 +144,37 @@ class Reconciler:
 
     async def _count(self, connection: Connection, asked: Settled) -> float:
         began, now_ms = self._clock.monotonic(), self._clock.now_ms()
-        now = datetime.fromtimestamp(now_ms / 1000, UTC)
-        since = first_id(now_ms // DAY_MS - 1)
+        now, yesterday = _moment(now_ms), now_ms // DAY_MS - 1
         undecided = await self._undecided(connection, asked)
-        never_asked = await connection.fetchval(_SQL["never_asked"], since, now - KNOWN_FOR)
+        never_asked = await self._never_asked(connection, asked, yesterday)
+        since = first_id(yesterday)
         stuck = frozenset(str(row["id"]) for row in await connection.fetch(_SQL["stuck"], since, now - KNOWN_FOR))
-        oldest = await connection.fetch(_SQL["oldest"], since, now)
+        async with connection.transaction():
+            await connection.execute(_SQL["by_index"])
+            oldest = {row["stage"]: row["since"] for row in await connection.fetch(_SQL["oldest"], since, now)}
+        waiting = [_moment(ms) for ms in asked.waiting_ms.values()]
+        if any(undecided.values()):
+            passed_over = await connection.fetchval(_SQL["undecided_since"], since)
+            waiting += [passed_over] if passed_over is not None else []
+        oldest["matcher"] = min(waiting, default=None)
         # A run may be seen between two batches of its facts, but not twice.
         still, self._stuck = stuck & self._stuck, stuck
-        self._found(
-            Balance(undecided, never_asked, len(still), {row["stage"]: _age_s(row["since"], now) for row in oldest})
-        )
+        ages = {stage: _age_s(since, now) for stage, since in oldest.items()}
+        self._found(Balance(undecided, never_asked, len(still), ages))
         self._counted_at = self._clock.monotonic()
         return self._counted_at - began
+
+    async def _never_asked(self, connection: Connection, asked: Settled, yesterday: int) -> int:
+        """Of the records that the broker took before the first that is not answered for. What was found whole before is
+        not looked at again: what was asked for once stays so."""
+        until_ms = min([self._asked_ms - _KNOWN_FOR_MS, *asked.waiting_ms.values()])
+        from_ms = yesterday * DAY_MS if self._whole_until_ms is None else self._whole_until_ms
+        if from_ms >= until_ms:
+            return 0
+        count: int = await connection.fetchval(_SQL["never_asked"], _moment(from_ms), _moment(until_ms))
+        if count == 0:
+            self._whole_until_ms = until_ms
+        return count
 
     async def _undecided(self, connection: Connection, asked: Settled) -> dict[int, int]:
         """What was found whole before is not counted again: an outcome is never taken back."""
@@ -159,6 +191,10 @@ class Reconciler:
             else:
                 self._clear_until[row["partition"]] = asked.until[row["partition"]]
         return {row["partition"]: row["undecided"] for row in rows}
+
+
+def _moment(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)
 
 
 def _age_s(since: datetime | None, now: datetime) -> float:

@@ -16,27 +16,32 @@ LEFT JOIN LATERAL generate_series(greatest(s.start - k * 4096, 0), least(s.until
     ON b.bucket IS NULL OR get_bit(b.decided, i::integer) = 0
 GROUP BY s.partition;
 
+-- Since when the oldest of these waits, of the events with ids from $1 on (whole day partitions). It reads all of them:
+-- ask it only where there are some.
+-- name: undecided_since
+SELECT min(e.received_at)
+FROM read.events AS e
+WHERE e.id >= $1::uuid
+    AND NOT EXISTS (SELECT FROM read.event_outcomes AS o
+                    WHERE o.event = e.id AND o.partition = e.partition AND o."offset" = e."offset");
+
 -- name: forget_settled
 DELETE FROM read.account_book AS b
 USING unnest($1::integer[], $2::bigint[]) AS s (partition, start)
 WHERE b.partition = s.partition AND (b.bucket + 1) * 4096 <= s.start;
 
--- Children that a fact names and nobody has asked for. $1 = ids from then on (whole day partitions), $2 = known before
--- that moment; of an event that is replayed its latest outcome tells since when.
+-- Children that a fact names and nobody has asked for, of the outcomes of records that the broker took from $1 up to $2;
+-- of an event that is replayed its latest outcome tells when.
 -- name: never_asked
-SELECT
-    (SELECT count(*)
-     FROM read.event_matches AS m
-     WHERE m.event >= $1::uuid AND m.kind = 'delivery'
-        AND NOT EXISTS (SELECT FROM read.deliveries AS d WHERE d.id = m.child AND d.created_at IS NOT NULL)
-        AND (SELECT max(o.decided_at) FROM read.event_outcomes AS o WHERE o.event = m.event) < $2)
-    +
-    (SELECT count(*)
-     FROM read.event_matches AS m
-     WHERE m.event >= $1::uuid AND m.kind = 'run'
-        AND NOT EXISTS (SELECT FROM read.runs AS r WHERE r.id = m.child AND r.created_at IS NOT NULL)
-        AND (SELECT max(o.decided_at) FROM read.event_outcomes AS o WHERE o.event = m.event) < $2)
-    AS never_asked;
+SELECT count(*)
+FROM (SELECT DISTINCT event FROM read.event_outcomes WHERE decided_at >= $1 AND decided_at < $2) AS o
+JOIN read.event_matches AS m USING (event)
+WHERE CASE m.kind
+        WHEN 'run' THEN
+            NOT EXISTS (SELECT FROM read.runs AS r WHERE r.id = m.child AND r.created_at IS NOT NULL)
+        ELSE NOT EXISTS (SELECT FROM read.deliveries AS d WHERE d.id = m.child AND d.created_at IS NOT NULL)
+    END
+    AND (SELECT max(l.decided_at) FROM read.event_outcomes AS l WHERE l.event = o.event) < $2;
 
 -- Runs that are neither over nor at any step, which no run ever is: their terminal fact, or a step's, was lost.
 -- name: stuck
@@ -46,17 +51,16 @@ WHERE r.id >= $1::uuid AND r.status = 'running' AND r.started_at < $2
     AND NOT EXISTS (SELECT FROM read.steps AS s WHERE s.run = r.id AND s.status IN ('running', 'retrying'))
 LIMIT 1000;
 
--- Since when the oldest that is not over waits at each stage, of those that wait for the stage itself: what a timer
--- holds back is none of these before it is due, nor what its subscription's flow or its endpoint's rate holds back. $1 as
--- above, $2 = now.
+-- What waits is few among many, which statistics do not tell: only an index may be gone through. In a transaction.
+-- name: by_index
+SELECT set_config(name, 'off', true)
+FROM unnest(ARRAY['enable_seqscan', 'enable_bitmapscan', 'enable_parallel_append']) AS name;
+
+-- Since when the oldest that is not over waits at each stage behind the matcher, of those that wait for the stage
+-- itself: what a timer holds back is none of these before it is due, nor what its subscription's flow or its endpoint's
+-- rate holds back. $1 = ids from then on (whole day partitions), $2 = now.
 -- name: oldest
-SELECT 'matcher' AS stage, min(e.received_at) AS since
-FROM read.events AS e
-WHERE e.id >= $1::uuid
-    AND NOT EXISTS (SELECT FROM read.event_outcomes AS o
-                    WHERE o.event = e.id AND o.partition = e.partition AND o."offset" = e."offset")
-UNION ALL
-SELECT 'orchestrator', min(created_at)
+SELECT 'orchestrator' AS stage, min(created_at) AS since
 FROM read.runs
 WHERE id >= $1::uuid AND status = 'queued' AND waiting_reason IS NULL
 UNION ALL
