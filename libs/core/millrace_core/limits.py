@@ -283,9 +283,9 @@ REDRIVE_BATCH_LETTERS = 20
 # ── the projector ───────────────────────────────────────────────────────────────────────────────────────────────────
 # The least time between two commits: this where so many records come in a second, less below, and never less than its
 # share (docs/adr/0007).
-PROJECTOR_GATHER_S = 0.25
+PROJECTOR_GATHER_S = 1.0
 PROJECTOR_GATHER_FULL_PER_S = 12_000
-PROJECTOR_GATHER_SHARE_MIN = 0.2
+PROJECTOR_GATHER_SHARE_MIN = 0.05
 PROJECTOR_RECORDS_MAX = 10_000
 # Day partitions are made for ids of these days; the ids of other days share the default partition.
 PARTITION_DAYS_BACK = 40

@@ -149,7 +149,7 @@ class Projector:
         writes few large transactions, and few rows of which it hears more in the next one."""
         records = await consumer.poll(timeout_s=POLL_S, max_records=self._records_max)
         pause = self._committed_at + gather_s(self._gather_s, self._per_s) - self._clock.monotonic()
-        if records and pause > 0 and len(records) < self._records_max:
+        if records and pause > 0 and len(records) < self._records_max and not self._is_cut(consumer, len(records)):
             await asyncio.sleep(pause)
             records += await consumer.poll(timeout_s=0, max_records=self._records_max - len(records))
         if records:
@@ -157,6 +157,11 @@ class Projector:
             self._per_s = len(records) / max(now - self._committed_at, 0.001)
             self._committed_at = now
         return records
+
+    def _is_cut(self, consumer: PositionedConsumer, count: int) -> bool:
+        """Whether more lay on the log than a fetch brings: large records, or a backlog. A pause would only add to it,
+        since nothing is fetched before what was fetched is read."""
+        return sum(map(consumer.behind, consumer.owned)) > count
 
     async def _take_over(self, consumer: PositionedConsumer, connection: Connection) -> None:
         """Read from where the read models are. Partitions they do not know begin at the log's start."""
