@@ -44,6 +44,7 @@ WHERE CASE m.kind
     AND (SELECT max(l.decided_at) FROM read.event_outcomes AS l WHERE l.event = o.event) < $2;
 
 -- Runs that are neither over nor at any step, which no run ever is: their terminal fact, or a step's, was lost.
+-- $1 = ids from then on (whole day partitions), $2 = started before that moment.
 -- name: stuck
 SELECT r.id
 FROM read.runs AS r
