@@ -19,12 +19,13 @@ from millrace_core import event as events
 from millrace_core import ids, record
 from millrace_core.clock import SystemClock
 from millrace_core.matching import SubscriptionIndex
-from millrace_core.messages import EventRef, Raw, StartRun, encode_with_payload
+from millrace_core.messages import EventFact, EventRef, Raw, StartRun, decode, encode_with_payload
 from millrace_core.plans import Node, RetryPolicy, compile_job, encode_plan, raw_config
-from millrace_core.record import Output
+from millrace_core.record import Output, Received
 from millrace_kafka.control import ControlView
 from millrace_kafka.control_log import ControlWriter
 from millrace_kafka.producer import PlainProducer
+from millrace_kafka.reader import Reader
 from tests.bench import cpu
 from tests.bench.load import event_body
 from tests.bench.plots import Plot
@@ -38,6 +39,8 @@ T = TypeVar("T")
 
 SIZES = (10, 1_000, 100_000, 1_000_000)
 WRITE_RECORDS = 1_000
+_NODE = Node(id="one", type="transform", config=raw_config({"value": {"ok": True}}), retry=RetryPolicy(attempts=1))
+PLAN = Raw(encode_plan(compile_job(_NODE, id=ids.new_id(ids.JOB), version=1, name="bench")))
 
 
 async def matching(*, largest: int) -> list[Figure | Plot]:
@@ -104,8 +107,9 @@ async def orchestrator(stack: Stack, *, runs: int) -> list[Figure]:
 
 
 async def restart(stack: Stack, *, keys: int, runs: int) -> list[Figure]:
-    """From SIGKILL to ready on the same disk: a matcher that remembers so many keys, an orchestrator with so many live
-    runs. Nobody executes, so the runs stay alive."""
+    """From the start after a SIGKILL, on the same disk, until it says that it is ready and has handled what came while
+    it was dead: a matcher that remembers so many keys, and must know one of them again; an orchestrator with so many
+    live runs (nobody executes, so they stay alive), and one more to begin."""
     async with _world(stack) as (platform, rows):
         await furnish(platform)
         await _post(platform, keys, unique=True)
@@ -114,10 +118,13 @@ async def restart(stack: Stack, *, keys: int, runs: int) -> list[Figure]:
             platform.start(name)
         await _until(rows, "select count(*) from read.event_outcomes", keys)
         await _until(rows, "select count(*) from read.runs where status = 'running'", runs)
-        matcher, orchestrator = [await _ready_again(platform, name) for name in ("matcher", "orchestrator")]
+        again, one_more = _event(0, unique=True), _run(runs)
+        matcher, fact = await _back(platform, "matcher", again, "event-facts")
+        assert decode(fact.value, EventFact).outcome == "duplicate"
+        orchestrator, _ = await _back(platform, "orchestrator", one_more, "run-facts")
     return [
-        figure(f"matcher with {keys:,} keys, SIGKILL to ready", "s", matcher, bar=10, better="less"),
-        figure(f"orchestrator with {runs:,} live runs, SIGKILL to ready", "s", orchestrator, bar=10, better="less"),
+        figure(f"matcher with {keys:,} keys, back after SIGKILL", "s", matcher, bar=10, better="less"),
+        figure(f"orchestrator with {runs:,} live runs, back after SIGKILL", "s", orchestrator, bar=10, better="less"),
     ]
 
 
@@ -171,46 +178,58 @@ async def _until(rows: asyncpg.Connection, query: str, count: int, *, timeout_s:
         await asyncio.sleep(0.5)
 
 
-async def _ready_again(platform: Platform, name: str) -> float:
+async def _back(platform: Platform, name: str, asked: Output, answers: str) -> tuple[float, Received]:
+    """Seconds from its start after a SIGKILL until it is ready and `asked`, written while it was dead, is answered on
+    `answers` under its key; and that answer."""
     await platform.ready([name])
     platform.kill(name)
-    began = time.perf_counter()
-    platform.restart(name)
-    await platform.ready([name])
-    return time.perf_counter() - began
+    async with Reader(cluster_of(platform)) as reader:
+        reader.assign(await reader.ends(await reader.partitions([answers])))
+        await _write(platform, [asked])
+        began = time.perf_counter()
+        platform.restart(name)
+        found = await _answer(reader, asked)
+        await platform.ready([name])
+        return time.perf_counter() - began, found
+
+
+async def _answer(reader: Reader, asked: Output, *, timeout_s: float = 120) -> Received:
+    id = dict(asked.headers)[record.ID]
+    async with asyncio.timeout(timeout_s):
+        while True:
+            for found in await reader.poll():
+                if found.key == id:
+                    return found
 
 
 async def _post(platform: Platform, count: int, *, unique: bool = False) -> None:
+    await _write(platform, (_event(n, unique=unique) for n in range(count)))
+
+
+def _event(n: int, *, unique: bool = False) -> Output:
     now_ms = time.time_ns() // 1_000_000
-
-    def one(n: int) -> Output:
-        posted = events.parse_post(event_body(n), now_ms=now_ms)
-        posted = msgspec.structs.replace(posted, ordering_key=str(n % 97), unique_key=f"key-{n}" if unique else None)
-        return events.to_output(events.make_event(posted, account=ACCOUNT, now_ms=now_ms))
-
-    await _write(platform, map(one, range(count)))
+    posted = events.parse_post(event_body(n), now_ms=now_ms)
+    posted = msgspec.structs.replace(posted, ordering_key=str(n % 97), unique_key=f"key-{n}" if unique else None)
+    return events.to_output(events.make_event(posted, account=ACCOUNT, now_ms=now_ms))
 
 
 async def _ask_runs(platform: Platform, count: int) -> None:
-    node = Node(id="one", type="transform", config=raw_config({"value": {"ok": True}}), retry=RetryPolicy(attempts=1))
-    plan = Raw(encode_plan(compile_job(node, id=ids.new_id(ids.JOB), version=1, name="bench")))
-    now_ms = time.time_ns() // 1_000_000
+    await _write(platform, map(_run, range(count)))
 
-    def one(n: int) -> Output:
-        event = ids.new_id(ids.EVENT)
-        run = ids.run_id_of(event, "bench")
-        started = StartRun(
-            run=run,
-            account=ACCOUNT,
-            plan=plan,
-            event=EventRef(id=event, identifier=IDENTIFIER, received_at=now_ms),
-            input=Raw(b'{"n":%d}' % n),
-        )
-        value, payload_at = encode_with_payload(started, started.input)
-        headers = ((record.ACCOUNT, ACCOUNT.encode()), (record.ID, run.encode()), (record.PAYLOAD, payload_at))
-        return Output("run-commands", run.encode(), value, headers)
 
-    await _write(platform, map(one, range(count)))
+def _run(n: int) -> Output:
+    event = ids.new_id(ids.EVENT)
+    run = ids.run_id_of(event, "bench")
+    started = StartRun(
+        run=run,
+        account=ACCOUNT,
+        plan=PLAN,
+        event=EventRef(id=event, identifier=IDENTIFIER, received_at=time.time_ns() // 1_000_000),
+        input=Raw(b'{"n":%d}' % n),
+    )
+    value, payload_at = encode_with_payload(started, started.input)
+    headers = ((record.ACCOUNT, ACCOUNT.encode()), (record.ID, run.encode()), (record.PAYLOAD, payload_at))
+    return Output("run-commands", run.encode(), value, headers)
 
 
 def _pieces(items: Iterable[T], size: int) -> Iterator[list[T]]:
