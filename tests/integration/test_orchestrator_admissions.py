@@ -5,11 +5,14 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+import structlog
 
+from millrace_core.clock import SystemClock
 from millrace_core.messages import (
     Concurrency,
     Debounce,
@@ -32,6 +35,10 @@ from millrace_kafka.control_log import ControlWriter
 from millrace_kafka.producer import PlainProducer
 from millrace_kafka.reader import Reader, read_all
 from millrace_orchestrator.flows import Flows
+from millrace_orchestrator.settings import OrchestratorSettings
+from millrace_orchestrator.wiring import wire
+from millrace_runtime.metrics import Metrics, MetricsObserver
+from millrace_runtime.service import Context
 from tests.support import plans
 from tests.support.plans import NOW_MS, job, start
 from tests.support.processing import viewing
@@ -188,6 +195,38 @@ async def test_a_burst_is_one_run_by_the_clock_alone(
         stop.set()
     outcomes = {n: only(RunEnded, found[held(n).run]).outcome for n in range(5)}
     assert outcomes == dict.fromkeys(range(4), "absorbed") | {4: "completed"}
+
+
+async def test_metrics_say_what_a_flow_holds_back(
+    cluster: Cluster, log: PlainProducer, control: ControlWriter, tmp_path: Path
+) -> None:
+    position = await change(control, FlowControl(drain=True))
+    settings = OrchestratorSettings(
+        kafka=cluster.bootstrap, namespace=cluster.namespace, instance="one", state_dir=tmp_path
+    )
+    metrics, logger = Metrics(), structlog.get_logger()
+    context = Context(
+        name="orchestrator", instance="one", clock=SystemClock(), log=logger, metrics=metrics,
+        observer=MetricsObserver(metrics, logger),
+    )  # fmt: skip
+
+    def value(sample: str) -> float:
+        lines = metrics.exposition().decode().splitlines()
+        return float(next(line.split()[-1] for line in lines if line.startswith(f"millrace_orchestrator_{sample} ")))
+
+    running = [asyncio.ensure_future(worker(context.stop)) for worker in (await wire(settings, context)).values()]
+    try:
+        await log.write([started(held(n, keys=2), n, position) for n in range(3)])
+        await eventually(lambda: value('held_runs{reason="drain"}') == 3, timeout_s=20, every_s=0.1)
+        assert value('held_oldest_age_seconds{reason="drain"}') > 0
+        assert value('held_runs{reason="throttle"}') == value('held_oldest_age_seconds{reason="throttle"}') == 0
+        assert (value("live_runs"), value("held_steps")) == (3, 0)
+        await change(control, FlowControl(), version=2)
+        await eventually(lambda: value('held_runs{reason="drain"}') == 0, timeout_s=20, every_s=0.1)
+    finally:
+        context.stop.set()
+        await asyncio.gather(*running)
+        await context.stack.aclose()
 
 
 def _if_any(ask: Any) -> Any:

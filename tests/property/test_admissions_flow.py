@@ -82,6 +82,7 @@ class Watched(Door):
         super().turn(*messages)
         if self.course.random() < 0.1:
             self.task.crash()
+        counts_who_waits(self)
 
     def _take(self, outputs: list[Any]) -> None:
         before = len(self.told)
@@ -111,6 +112,17 @@ class Watched(Door):
             self.end(self.course.choice(sorted(self.live)))
         else:
             self.wait(self.course.choice((1, 100, 700, 2_000, 5_000)))
+
+
+def counts_who_waits(door: Door) -> None:
+    """What is held is who has asked and was told nothing for good; the oldest is so only where nobody is absorbed."""
+    ends = door.ends()
+    waiting = [asked.at for run, asked in door.asked.items() if run not in ends]
+    held = door.held()
+    assert sum(each.runs for each in held.values()) == len(waiting)
+    assert all(each.runs for each in held.values())
+    if held and not {"debounce", "batch"} & held.keys() and not door.of(AbsorbRun):
+        assert min(each.oldest_at for each in held.values()) == min(waiting)
 
 
 def is_told_once(door: Door) -> None:
@@ -160,6 +172,7 @@ def test_so_it_is_when_the_flow_changes_and_events_cancel(
                 door.cancel(chance.choice(KEYS))
             else:
                 door.wait(chance.choice((1, 700, 5_000)))
+            counts_who_waits(door)
         if chance.random() < 0.3:
             door.task.crash()
     door.change(FlowControl())

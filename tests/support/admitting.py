@@ -1,6 +1,7 @@
 """One partition of admissions without a broker: runs that ask, begin and end; what they were told; crashes at will."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -20,11 +21,12 @@ from millrace_core.messages import (
     RunCommand,
     RunWaiting,
     SubscriptionControl,
+    WaitReason,
     decode,
     encode,
 )
 from millrace_core.record import Output, Written
-from millrace_orchestrator.admissions import Admissions
+from millrace_orchestrator.admissions import Admissions, HeldBack
 from millrace_orchestrator.admissions_handler import AdmissionsHandler
 from millrace_orchestrator.flows import Flows
 from tests.support.plans import ACCOUNT, NOW_MS
@@ -147,6 +149,12 @@ class Door:
         """What a run waits for, as last told."""
         message = [message for message in self.of(RunWaiting) if message.run == run][-1]
         return message.reason, message.until
+
+    def held(self) -> Mapping[WaitReason, HeldBack]:
+        """Who waits now, by what for."""
+        handler = self.task.handler
+        assert isinstance(handler, AdmissionsHandler)
+        return handler.held()
 
     def ends(self) -> dict[str, list[Any]]:
         """What each run was told for good: to begin, or that it never will."""

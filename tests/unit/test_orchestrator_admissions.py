@@ -17,6 +17,7 @@ from millrace_core.messages import (
     RunWaiting,
     Throttle,
 )
+from millrace_orchestrator.admissions import HeldBack
 from tests.support.admitting import Door
 from tests.support.records import on, record
 
@@ -300,3 +301,40 @@ def test_a_long_queue_keeps_no_other_waiting_for_more_than_a_turn() -> None:
     begun = [on(door.task.turn(now_ms=door.now_ms, limit=5), "run-commands-tx") for _ in range(2)]
     assert len(begun[0]) == 5
     assert other.encode() in [output.key for output in begun[1]]
+
+
+def test_what_is_held_is_counted_by_what_it_waits_for_and_since_when() -> None:
+    door = Door(FlowControl(concurrency=Concurrency(ceiling=1)))
+    began_at = door.now_ms
+    door.ask("a")
+    door.wait(10)
+    late = door.ask("a", priority=500)
+    door.wait(10)
+    urgent = [door.ask("a", priority=1) for _ in range(2)]
+    assert door.held() == {"concurrency": HeldBack(3, began_at + 10)}, "the oldest, not who goes next"
+    door.cancel("a", offset=2)
+    assert door.of(CancelRun)[-1].run == late
+    assert door.held() == {"concurrency": HeldBack(2, began_at + 20)}, "who has left is not counted"
+    for run in list(door.live):
+        door.end(run)
+    assert door.begun()[-1] == urgent[0]
+    door.change(FlowControl(drain=True))
+    door.turn()
+    assert door.held() == {"drain": HeldBack(1, began_at + 20)}
+    door.change(FlowControl())
+    door.turn()
+    assert door.held() == {}
+
+
+def test_what_gathers_is_one_that_waits_since_it_was_opened() -> None:
+    door = Door(FlowControl(debounce=Debounce(quiet_s=1.0, longest_s=60.0)))
+    opened_at = door.now_ms
+    door.ask("a")
+    door.wait(500)
+    door.ask("a")
+    door.ask("b")
+    assert door.held() == {"debounce": HeldBack(2, opened_at)}
+    door.change(FlowControl(throttle=Throttle(limit=1, period_s=60.0)))
+    door.turn()
+    door.ask("b")
+    assert door.held() == {"throttle": HeldBack(1, door.now_ms)}

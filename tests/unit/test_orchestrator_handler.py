@@ -315,6 +315,25 @@ def test_a_chain_lets_its_share_go_to_its_own_next_step() -> None:
     assert tags(one.feed(result_record(step))) == ["StepCompleted", "RunEnded"]
 
 
+def test_what_lives_is_held_and_has_ended_is_counted() -> None:
+    told: list[str] = []
+    one = Task(lambda: OrchestratorHandler(shares=Shares(released_max=1), ended=told.append), READ_BACK)
+
+    def counted() -> tuple[int, int]:
+        handler = one.handler
+        assert isinstance(handler, OrchestratorHandler)
+        return handler.live_runs, handler.held_steps
+
+    (step,) = on(one.feed(*(start_record(n, offset=n, source=f"events:0:{n}") for n in range(1, 4))), "steps")
+    assert counted() == (3, 2)
+    one.crash()
+    assert counted() == (3, 2), "and again in the next life"
+    one.feed(result_record(step))
+    assert (counted(), told) == ((2, 1), ["completed"])
+    one.feed(start_record(1, offset=9, source="events:0:1"))
+    assert (counted(), told) == ((2, 1), ["completed"]), "a repeat is nothing new"
+
+
 def test_types_of_commands_are_what_the_log_carries() -> None:
     # A guard for this file: its records go through the real encoders.
     assert isinstance(decode(start_record().value, StartRun), StartRun)

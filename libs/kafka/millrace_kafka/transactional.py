@@ -82,6 +82,11 @@ class TransactionalProcessor:
         waiting = {n: reason for n, (task, _) in self._tasks.items() if (reason := task.ready())}
         return "; ".join(f"{self._setup.group} {n}: {reason}" for n, reason in sorted(waiting.items())) or None
 
+    @property
+    def living(self) -> frozenset[int]:
+        """The partition numbers that are ours and whose handlers are loaded and at work."""
+        return frozenset(n for n in self._owned if n in self._tasks and self._tasks[n][0].ready() is None)
+
     async def run(self, stop: asyncio.Event) -> None:
         """Process until told to stop; open transactions are finished first."""
         attempt = 0

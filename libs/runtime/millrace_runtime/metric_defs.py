@@ -104,15 +104,29 @@ MATCHER_EVENTS = _counter("millrace_matcher_events_total", "Events decided, by o
 MATCHER_OUTPUTS = _counter("millrace_matcher_outputs_total", "Runs and deliveries asked for.", "kind")
 MATCHER_SUBSCRIPTIONS = _gauge("millrace_matcher_subscriptions", "Subscriptions in the index.")
 MATCHER_UNIQUE_KEYS = _gauge("millrace_matcher_unique_keys", "Entries in the uniqueKey window.", "partition")
-MATCHER_CONTROL_WAIT_SECONDS = _seconds(
-    "millrace_matcher_control_wait_seconds", "Time a batch waited for the view to pass the end of `control`."
-)
 
 # ── orchestrator, scheduler ─────────────────────────────────────────────────────────────────────────────────────────
-ORCHESTRATOR_RUNS = _counter("millrace_orchestrator_runs_total", "Runs ended, by outcome.", "outcome")
-ORCHESTRATOR_LIVE_RUNS = _gauge("millrace_orchestrator_live_runs", "Runs begun and not ended.", "partition")
-SCHEDULER_TIMERS = _gauge("millrace_scheduler_timers", "Timers that wait.", "partition")
-SCHEDULER_FIRED = _counter("millrace_scheduler_fired_total", "Timers fired.")
+ORCHESTRATOR_RUNS = _counter(
+    "millrace_orchestrator_runs_total", "Runs ended, by outcome; twice where a transaction was lost.", "outcome"
+)
+ORCHESTRATOR_LIVE_RUNS = _gauge(
+    "millrace_orchestrator_live_runs", "Runs asked for and not ended, also those held back."
+)
+ORCHESTRATOR_HELD_RUNS = _gauge(
+    "millrace_orchestrator_held_runs",
+    "Runs that their subscription's flow holds back, by what they wait for.",
+    "reason",
+)
+ORCHESTRATOR_HELD_OLDEST_AGE_SECONDS = _gauge(
+    "millrace_orchestrator_held_oldest_age_seconds",
+    "How long the oldest of them waits, since its event was received or began to gather others; 0 when none does.",
+    "reason",
+)
+ORCHESTRATOR_HELD_STEPS = _gauge(
+    "millrace_orchestrator_held_steps", "Steps that wait for a place in their account's share of the executors."
+)
+SCHEDULER_TIMERS = _gauge("millrace_scheduler_timers", "Timers that wait.")
+SCHEDULER_FIRED = _counter("millrace_scheduler_fired_total", "Timers fired; twice where a transaction was lost.")
 SCHEDULER_LATE_SECONDS = _seconds("millrace_scheduler_late_seconds", "From a timer's due time to its firing.")
 
 # ── executor, dispatcher ────────────────────────────────────────────────────────────────────────────────────────────

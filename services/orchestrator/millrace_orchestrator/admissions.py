@@ -11,7 +11,7 @@ wait, when the reason changes for the first of its key, and once a day. Not here
 """
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple, Protocol
 
@@ -70,6 +70,13 @@ class Said(NamedTuple):
 
     message: AdmitRun | AbsorbRun | RefuseRun | CancelRun | RunWaiting
     headers: Headers = ()
+
+
+class HeldBack(NamedTuple):
+    """So many runs, and when the event of the one that waits longest was received, or began to gather others."""
+
+    runs: int
+    oldest_at: int
 
 
 class Admissions:
@@ -225,12 +232,12 @@ class Admissions:
             if len(said) >= limit or self._bytes >= limits.FLOW_TURN_BYTES_MAX:
                 is_over = False
                 break
-            key = self._next(state, queue, now_ms)
+            key = self._next(queue, now_ms)
             if key is None:
                 break
             self._admit(state, key, now_ms, said)
         else:
-            self._look_at_first(state, queue)
+            self._look_at_first(queue)
         # Whoever asked in this transaction must have a place when it is over; of the others a change may go untold.
         for run, key in [*queue.fresh.items(), *islice(queue.firsts.items(), max(0, limit - len(said)))]:
             value = state.get(key.entry(_WAIT, run))
@@ -240,7 +247,7 @@ class Admissions:
         queue.firsts.clear()
         return is_over
 
-    def _next(self, state: State, queue: Queue, now_ms: int) -> Key | None:
+    def _next(self, queue: Queue, now_ms: int) -> Key | None:
         """The key whose first goes next; the others' firsts are looked at in passing."""
         while queue.ranks:
             rank = heapq.heappop(queue.ranks)
@@ -248,7 +255,7 @@ class Admissions:
             if key is None or key.ranked != rank:
                 continue
             key.ranked = None
-            run = self._first(state, key)
+            run = self._first(key)
             if run is None:
                 continue
             if queue.is_at_ceiling(key):  # a release ranks it again
@@ -265,18 +272,18 @@ class Admissions:
             return key
         return None
 
-    def _look_at_first(self, state: State, queue: Queue) -> None:
+    def _look_at_first(self, queue: Queue) -> None:
         while queue.ranks:
             key = queue.keys.get(queue.ranks[0][-1])
             if key is not None and key.ranked == queue.ranks[0]:
-                if (run := self._first(state, key)) is not None:
+                if (run := self._first(key)) is not None:
                     queue.firsts[run] = key
                 return
             heapq.heappop(queue.ranks)
 
     def _admit(self, state: State, key: Key, now_ms: int, said: list[Said]) -> None:
         queue = key.queue
-        run = heapq.heappop(key.ready)[-1]
+        run = key.ready[0][-1]
         waiting = decode_waiting(state.get(key.entry(_WAIT, run)) or b"")
         if key.mark is not None and waiting.came.is_before(key.mark.came):
             said.append(_cancelled(run, queue.account, key.mark, waiting.headers))
@@ -344,13 +351,25 @@ class Admissions:
     def _reason(self, key: Key, waiting: Waiting, now_ms: int) -> tuple[WaitReason, int | None]:
         queue, throttle = key.queue, key.queue.flow.throttle
         if waiting.gathering is not None:
-            is_batch = waiting.gathering.kind == "batch"
-            return "batch" if is_batch else "debounce", queue.closes_at(waiting.gathering)
-        if queue.flow.drain:
-            return "drain", None
-        if throttle is not None and not queue.is_full() and not queue.is_at_ceiling(key):
-            return "throttle", throttles.free_at(key.spent, throttle, now_ms)
-        return "concurrency", None
+            return waiting.gathering.reason, queue.closes_at(waiting.gathering)
+        reason = queue.holds(key)
+        until = (
+            throttles.free_at(key.spent, throttle, now_ms) if reason == "throttle" and throttle is not None else None
+        )
+        return reason, until
+
+    def held(self) -> Mapping[WaitReason, HeldBack]:
+        """What waits now, by what it waits for. Walks over everyone who waits: some ms for 100,000."""
+        found: dict[WaitReason, HeldBack] = {}
+        for key in self._keys.values():
+            ready = key.waiting
+            if key.open is not None and (gathering := key.open.gathering) is not None:
+                ready -= 1
+                found[gathering.reason] = _with(found.get(gathering.reason), 1, gathering.opened_at)
+            if ready:
+                reason = key.queue.holds(key)
+                found[reason] = _with(found.get(reason), ready, key.oldest_at())
+        return found
 
     # ── gathering ───────────────────────────────────────────────────────────────────────────────────────────────────
     def _join(
@@ -437,7 +456,9 @@ class Admissions:
         self._told.discard(entry)
         key.waiting -= 1
         key.queue.waiting -= 1
-        if key.open is not None and key.open.run == waiting.run:
+        if waiting.gathering is None:
+            key.gone.add(waiting.run)
+        elif key.open is not None and key.open.run == waiting.run:
             key.open = None
 
     def _keep(self, state: State, key: Key) -> None:
@@ -464,11 +485,11 @@ class Admissions:
             if not key.spent and key.mark is None:
                 self._forget(state, key)
                 return
-        self._rank(state, key)
+        self._rank(key)
         self._set_timer(key)
 
-    def _rank(self, state: State, key: Key) -> None:
-        run, queue = self._first(state, key), key.queue
+    def _rank(self, key: Key) -> None:
+        run, queue = self._first(key), key.queue
         if run is None or key.blocked_until or queue.is_at_ceiling(key):
             return
         rank = (queue.has_floor(key), *key.ready[0][:-1], key.id)
@@ -476,12 +497,13 @@ class Admissions:
             key.ranked = rank
             heapq.heappush(queue.ranks, rank)
 
-    def _first(self, state: State, key: Key) -> str | None:
+    def _first(self, key: Key) -> str | None:
         """Who of the ready ones goes first; those who have left are passed over."""
         while key.ready:
             run = key.ready[0][-1]
-            if state.get(key.entry(_WAIT, run)) is not None:
+            if run not in key.gone:
                 return run
+            key.gone.discard(run)
             heapq.heappop(key.ready)
         return None
 
@@ -521,9 +543,9 @@ class Admissions:
         queue.ranks.clear()
         for key in queue.keys.values():
             key.ranked, key.blocked_until = None, 0
-            if (run := self._first(state, key)) is not None:
+            if (run := self._first(key)) is not None:
                 queue.firsts[run] = key
-            self._rank(state, key)
+            self._rank(key)
             self._set_timer(key)  # what shall gather no more is due at once, some in each turn
 
     def _queue(self, account: str, subscription: str, state: State | None = None) -> Queue:
@@ -543,6 +565,12 @@ class Admissions:
         if key is None:
             key = queue.keys[id] = self._keys[id] = Key(queue, name, id)
         return key
+
+
+def _with(others: HeldBack | None, runs: int, oldest_at: int) -> HeldBack:
+    return (
+        HeldBack(runs, oldest_at) if others is None else HeldBack(others.runs + runs, min(others.oldest_at, oldest_at))
+    )
 
 
 def _names(entry: bytes, prefix: bytes) -> tuple[str, str]:

@@ -6,7 +6,7 @@ facts` (what it waits for). Flows are the control view's, at least as new as the
 the next turn. Its time is one that the broker confirms. Not here: the decisions (`admissions`), runs (`handlers`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from millrace_core import limits
 from millrace_core.errors import Reject
@@ -18,12 +18,13 @@ from millrace_core.messages import (
     AskAdmission,
     CancelAdmissions,
     RunWaiting,
+    WaitReason,
     decode,
     encode,
     encode_with_payload,
 )
 from millrace_core.record import ACCOUNT, CONTROL, ID, PAYLOAD, TRACEPARENT, Output, Received
-from millrace_orchestrator.admissions import Admissions, Flows, Said
+from millrace_orchestrator.admissions import Admissions, Flows, HeldBack, Said
 from millrace_orchestrator.waiting import Headers
 
 INPUTS = ("admissions",)
@@ -52,6 +53,10 @@ class AdmissionsHandler:
 
     def due(self, state: State, now_ms: int, limit: int) -> Sequence[Output]:
         return [_written(each) for each in self._admissions.due(state, now_ms, limit)]
+
+    def held(self) -> Mapping[WaitReason, HeldBack]:
+        """Who waits, by what for (`Admissions.held`)."""
+        return self._admissions.held()
 
     def next_due_ms(self) -> int | None:
         return self._admissions.next_due_ms()

@@ -9,7 +9,7 @@ one may begin is asked on `admissions`. Not here: the answer (`admissions_handle
 (`millrace_core.runs`), transactions (`millrace_kafka`).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import isfinite
 
 from millrace_core import limits
@@ -70,19 +70,29 @@ _SOURCE = b"source/"
 MARK_EVERY_RECORDS = limits.READ_BACK_RECORDS_MAX // 4
 
 
+Told = Callable[[str], None]
+"""Told the outcome of each run that ends; again when its transaction was lost. Must not raise."""
+
+
 class OrchestratorHandler:
     """One partition's runs. A TransactionalHandler: made anew, and loaded, for each life of the partition's task."""
 
-    def __init__(self, *, shares: Shares | None = None, window: SourceWindow | None = None) -> None:
+    def __init__(
+        self, *, shares: Shares | None = None, window: SourceWindow | None = None, ended: Told = lambda outcome: None
+    ) -> None:
         self._shares = shares or Shares()
+        self._told = ended
         self._window = SourceWindow() if window is None else window
         self._ids = IdMemory(_ID)
+        self.live_runs = 0
         self._marks: dict[bytes, bytes] = {}
         self._mark_at = MARK_EVERY_RECORDS
 
     def load(self, state: State, read_back: Iterable[Received]) -> None:
         self._ids.load(state)
-        self._shares.load(state, _running_by_account(state))
+        alive = list(_running_by_account(state))
+        self.live_runs = len(alive)
+        self._shares.load(state, alive)
         count = 0
         for record in read_back:
             count += 1
@@ -117,6 +127,11 @@ class OrchestratorHandler:
             return self._start(record, command, key, before, state, now_ms)
         return self._apply(record, key, before, decide(before, command, now_ms), state)
 
+    @property
+    def held_steps(self) -> int:
+        """How many wait for a place in their account's share."""
+        return self._shares.held
+
     def due(self, state: State, now_ms: int, limit: int) -> Sequence[Output]:
         self._ids.forget_due(state, now_ms, limit)
         return ()
@@ -139,7 +154,9 @@ class OrchestratorHandler:
         if before is None and verdict == "new":
             outputs = self._apply(record, key, None, decide(None, start, now_ms), state)
         elif before is None and verdict == "stale":
-            outputs = [_written_fact(_stale(start, source, now_ms), _head(record, start.account, start.run))]
+            ended = _stale(start, source, now_ms)
+            self._tell_end([ended])
+            outputs = [_written_fact(ended, _head(record, start.account, start.run))]
         self._window.add(source, start.run, record.offset)
         return outputs
 
@@ -186,6 +203,7 @@ class OrchestratorHandler:
             return Reject(reason)
         error = ErrorInfo("dead_lettered", reason[: limits.ERROR_MESSAGE_CHARS_MAX], retryable=False)
         ended = RunEnded(run=id, account=of, at=now_ms, outcome="dead_lettered", error=error)
+        self._tell_end([ended])
         return Parked(reason, [_written_fact(ended, _head(record, of, id))])
 
     def _apply(
@@ -199,14 +217,21 @@ class OrchestratorHandler:
         outputs += [_written_timer(timer, head) for timer in decision.timers]
         outputs += [_written_admission(message, head) for message in decision.admissions]
         if after.ended:
+            self._tell_end(decision.facts)
             if before is not None:
                 state.delete(key)
         else:
             state.put(key, encode_state(after))
+        self.live_runs += (not after.ended) - (before is not None)
         self._share_out(before, decision, head, state, outputs)
         # Nobody awaits these, so they take nobody's share.
         outputs += [_written_step(step, head) for step in decision.told]
         return outputs
+
+    def _tell_end(self, facts: Iterable[RunFact]) -> None:
+        for fact in facts:
+            if isinstance(fact, RunEnded):
+                self._told(fact.outcome)
 
     def _share_out(
         self, before: RunState | None, decision: Decision, head: "_Head", state: State, outputs: list[Output]

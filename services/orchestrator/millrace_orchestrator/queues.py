@@ -7,7 +7,7 @@ here: who begins, and what is told (`admissions`).
 from hashlib import blake2b
 
 from millrace_core import limits
-from millrace_core.messages import FlowControl
+from millrace_core.messages import FlowControl, WaitReason
 from millrace_orchestrator.throttle import Spent
 from millrace_orchestrator.waiting import Gathering, Kind, Mark, Waiting
 
@@ -17,10 +17,11 @@ Rank = tuple[bool, int, int, int, bytes]
 
 
 class Key:
-    """One key of one queue. `ready` is a heap that may still name who has left, `ranked` its place among the keys."""
+    """One key of one queue. `ready` is a heap that still names who is `gone`, `ranked` its place among the keys."""
 
     __slots__ = (
         "blocked_until",
+        "gone",
         "id",
         "is_kept",
         "mark",
@@ -39,6 +40,7 @@ class Key:
         self.name = name
         self.id = id
         self.ready: list[Place] = []
+        self.gone: set[str] = set()
         self.open: Waiting | None = None
         self.waiting = 0
         self.running = 0
@@ -50,6 +52,10 @@ class Key:
 
     def entry(self, prefix: bytes, run: str) -> bytes:
         return b"%b%b/%b" % (prefix, self.id, run.encode())
+
+    def oldest_at(self) -> int:
+        """When the event of the oldest of the ready ones, one at least, was received."""
+        return min(at for _, at, _, run in self.ready if run not in self.gone)
 
 
 class Queue:
@@ -96,6 +102,14 @@ class Queue:
     def is_at_ceiling(self, key: Key) -> bool:
         concurrency = self.flow.concurrency
         return concurrency is not None and concurrency.ceiling is not None and key.running >= concurrency.ceiling
+
+    def holds(self, key: Key) -> WaitReason:
+        """What those of a key that are ready wait for."""
+        if self.flow.drain:
+            return "drain"
+        if self.flow.throttle is not None and not self.is_full() and not self.is_at_ceiling(key):
+            return "throttle"
+        return "concurrency"
 
     def has_floor(self, key: Key) -> bool:
         return self.flow.concurrency is None or key.running >= self.flow.concurrency.floor

@@ -98,6 +98,11 @@ class Shares:
         at = self._accounts.get(account)
         return (0, 0) if at is None else (at.released, at.held)
 
+    @property
+    def held(self) -> int:
+        """How many steps are held, of all accounts."""
+        return sum(at.held for at in self._accounts.values())
+
     def _next(self, state: State, account: str, at: _Account) -> Held:
         while True:
             if not at.ahead:

@@ -50,6 +50,11 @@ class Gathering(msgspec.Struct, frozen=True, array_like=True, gc=False):
     count: int
     bytes: int
 
+    @property
+    def reason(self) -> WaitReason:
+        """What it waits for."""
+        return "batch" if self.kind == "batch" else "debounce"
+
 
 class Waiting(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A held run. `inputs` counts those of its list, 0 = its own input as it is; `told_at` 0 = nothing was told."""
