@@ -1,6 +1,7 @@
 """Metrics: declared once, well named, and made when asked for."""
 
 import re
+from pathlib import Path
 
 import pytest
 import structlog
@@ -9,6 +10,8 @@ from millrace_kafka.observer import Observer
 from millrace_runtime import metric_defs
 from millrace_runtime.metrics import HttpMetrics, Metrics, MetricsObserver, short_topic
 from millrace_web.observed import HttpObserver
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("metric", metric_defs.METRICS.values(), ids=lambda metric: metric.name)
@@ -26,6 +29,13 @@ def test_every_declaration_can_be_made() -> None:
         getattr(metrics, metric.kind)(metric)
     text = metrics.exposition().decode()
     assert all(f"# TYPE {metric.name} {metric.kind}" in text for metric in metric_defs.METRICS.values())
+
+
+def test_someone_fills_what_is_declared() -> None:
+    sources = "".join(path.read_text() for part in ("libs", "services") for path in (ROOT / part).rglob("*.py"))
+    used = set(re.findall(r"metric_defs\.([A-Z_]+)", sources))
+    declared = {name for name, value in vars(metric_defs).items() if isinstance(value, metric_defs.Metric)}
+    assert declared - used == set()
 
 
 def test_a_metric_is_of_the_kind_it_was_declared() -> None:

@@ -76,6 +76,15 @@ def test_timers_fire_in_order_and_no_more_than_asked() -> None:
     assert [output.value for output in first + rest] == [b"4", b"3", b"2", b"1", b"0"]
 
 
+def test_what_waits_and_how_late_it_fires_is_told() -> None:
+    late_ms: list[int] = []
+    one = Task(lambda: SchedulerHandler(fired=late_ms.append), READ_BACK)
+    one.feed(set_record(timer(1)), set_record(timer(2, due_ms=NOW_MS + 2_000), offset=1))
+    one.wake(NOW_MS + 1_250)
+    assert isinstance(one.handler, SchedulerHandler)
+    assert (late_ms, one.handler.waiting) == ([250], 1)
+
+
 def test_setting_a_set_timer_changes_nothing() -> None:
     one = task()
     one.feed(set_record(timer()), set_record(timer(due_ms=NOW_MS + 5), offset=1))

@@ -6,7 +6,7 @@ its id for a day after it fired or was cancelled, and for as long as the outage 
 That window's `stale` means nothing here: the dispatcher's deliveries end out of order. Not here: what time it is.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -39,10 +39,15 @@ _TIMER = b"timer/"
 _GONE = b"gone/"
 
 
+Fired = Callable[[int], None]
+"""Told of each timer that fires, by how many ms late; again when its transaction was lost. Must not raise."""
+
+
 class SchedulerHandler:
     """One partition's timers. A TransactionalHandler: made anew, and loaded, for each life of the partition's task."""
 
-    def __init__(self, *, window: SourceWindow | None = None) -> None:
+    def __init__(self, *, window: SourceWindow | None = None, fired: Fired = lambda late_ms: None) -> None:
+        self._told = fired
         self._window = SourceWindow() if window is None else window
         self._queue = TimerQueue()
         self._gone = IdMemory(_GONE)
@@ -72,6 +77,11 @@ class SchedulerHandler:
         outputs = [self._fired(key, state, now_ms) for key in self._queue.take_due(now_ms, limit)]
         self._gone.forget_due(state, now_ms, limit - len(outputs))
         return outputs
+
+    @property
+    def waiting(self) -> int:
+        """How many timers wait."""
+        return len(self._queue)
 
     def next_due_ms(self) -> int | None:
         return min((at for at in (self._queue.next_due_ms(), self._gone.next_due_ms()) if at is not None), default=None)
@@ -105,6 +115,7 @@ class SchedulerHandler:
         assert value is not None, "the queue holds what the state holds"
         timer = _decoder.decode(value)
         self._forget(key, timer, state, now_ms)
+        self._told(now_ms - timer.due_ms)
         return Output(timer.topic, timer.key.encode(), timer.record, timer.headers)
 
     def _forget(self, key: bytes, timer: Timer, state: State, now_ms: int) -> None:

@@ -8,6 +8,7 @@ from millrace_kafka.producer import PlainProducer
 from millrace_kafka.rocks import RocksStores
 from millrace_kafka.ticker import Ticker
 from millrace_kafka.transactional import TransactionalProcessor
+from millrace_runtime import metric_defs
 from millrace_runtime.service import Context, Worker
 from millrace_scheduler.handlers import INPUTS, READ_BACK, SchedulerHandler
 from millrace_scheduler.settings import SchedulerSettings
@@ -18,13 +19,25 @@ async def wire(settings: SchedulerSettings, context: Context) -> Mapping[str, Wo
     cluster = Cluster(settings.kafka, settings.namespace, f"millrace-scheduler-{settings.instance}", settings.security)
     clock = SteadyClock(context.clock)
     producer = PlainProducer(cluster, observer=context.observer)
+    fired = context.metrics.counter(metric_defs.SCHEDULER_FIRED)
+    late = context.metrics.histogram(metric_defs.SCHEDULER_LATE_SECONDS)
+    timers_of: dict[int, SchedulerHandler] = {}
+
+    def has_fired(late_ms: int) -> None:
+        fired.inc()
+        late.observe(late_ms / 1000)
+
+    def new_timers(partition: int) -> SchedulerHandler:
+        timers_of[partition] = SchedulerHandler(fired=has_fired)
+        return timers_of[partition]
+
     processor = TransactionalProcessor(
         cluster,
         group="scheduler",
         inputs=INPUTS,
         changelog="scheduler-changelog",
         read_back=READ_BACK,
-        handler=lambda partition: SchedulerHandler(),
+        handler=new_timers,
         store=RocksStores(settings.state_dir / "scheduler" / settings.instance),
         view=None,
         clock=clock,
@@ -38,4 +51,7 @@ async def wire(settings: SchedulerSettings, context: Context) -> Mapping[str, Wo
     await ticker.first(context.stop)
     context.health.add("clock", ticker.ready)
     context.health.add("timers", processor.ready)
+    context.metrics.watch(
+        metric_defs.SCHEDULER_TIMERS, lambda: sum(timers_of[number].waiting for number in processor.living)
+    )
     return {"clock": ticker.run, "timers": processor.run}
