@@ -13,6 +13,7 @@ import orjson
 from aiokafka import AIOKafkaProducer
 
 from millrace_core import event as events
+from millrace_core.record import Output
 from millrace_kafka.producer import PlainProducer
 from tests.bench.load import event_body
 from tests.bench.report import Figure, figure
@@ -24,7 +25,8 @@ SUBSCRIPTIONS = 1_000
 TABLES = ("events", "event_outcomes", "event_matches", "deliveries")
 
 
-async def _reached(bootstrap: str, topic: str, count: int, *, timeout_s: float = 300) -> None:
+async def reached(bootstrap: str, topic: str, count: int, *, timeout_s: float = 300) -> None:
+    """Wait until a topic has so many offsets."""
     deadline = time.monotonic() + timeout_s
     while await ends(bootstrap, topic) < count:
         if time.monotonic() > deadline:
@@ -32,20 +34,22 @@ async def _reached(bootstrap: str, topic: str, count: int, *, timeout_s: float =
         await asyncio.sleep(0.2)
 
 
-async def _fill_ours(platform: Platform, count: int) -> None:
-    """Events as the gateway writes them, spread over the partitions by ordering key."""
+async def fill_ours(platform: Platform, count: int) -> None:
+    """Events as the gateway writes them."""
     producer = PlainProducer(cluster_of(platform))
     await producer.start()
-    now_ms = time.time_ns() // 1_000_000
     for start in range(0, count, 1_000):
-        outputs = []
-        for n in range(start, start + 1_000):
-            body = orjson.loads(event_body(n))
-            body["orderingKey"] = str(n % 97)
-            posted = events.parse_post(orjson.dumps(body), now_ms=now_ms)
-            outputs.append(events.to_output(events.make_event(posted, account=ACCOUNT, now_ms=now_ms)))
-        await producer.write(outputs)
+        await producer.write([prepared(n) for n in range(start, start + 1_000)])
     await producer.stop()
+
+
+def prepared(n: int) -> Output:
+    """One of them, spread over the partitions by ordering key."""
+    now_ms = time.time_ns() // 1_000_000
+    body = orjson.loads(event_body(n))
+    body["orderingKey"] = str(n % 97)
+    posted = events.parse_post(orjson.dumps(body), now_ms=now_ms)
+    return events.to_output(events.make_event(posted, account=ACCOUNT, now_ms=now_ms))
 
 
 async def _fill_limit(stack: Stack, prefix: str, count: int) -> None:
@@ -76,11 +80,11 @@ async def run(stack: Stack, *, rounds: int, count: int) -> list[Figure]:
         platform = await stack.platform()
         try:
             await furnish(platform, url="http://127.0.0.1:9/", subscriptions=SUBSCRIPTIONS)
-            await _fill_ours(platform, count)
+            await fill_ours(platform, count)
             platform.start("matcher")
             topic = cluster_of(platform).topic
-            await _reached(bootstrap, topic("deliveries"), count)
-            await _reached(bootstrap, topic("event-facts"), count)
+            await reached(bootstrap, topic("deliveries"), count)
+            await reached(bootstrap, topic("event-facts"), count)
             platform.stop()
             took, delivery_bytes = await span_s(bootstrap, topic("deliveries"))
             _, fact_bytes = await span_s(bootstrap, topic("event-facts"))
@@ -108,8 +112,8 @@ async def _limit_matcher(stack: Stack, count: int, delivery_bytes: float, fact_b
     process = stack.limit("matcher", prefix, env=pads)
     try:
         await says_ready(process)
-        await _reached(stack.kafka.bootstrap, prefix + "dl", count)
-        await _reached(stack.kafka.bootstrap, prefix + "ef", count)
+        await reached(stack.kafka.bootstrap, prefix + "dl", count)
+        await reached(stack.kafka.bootstrap, prefix + "ef", count)
     finally:
         stack.end(process)
     took, _ = await span_s(stack.kafka.bootstrap, prefix + "dl")
