@@ -13,7 +13,7 @@ from pathlib import Path
 
 import uvloop
 
-from tests.bench import growth, growth_rows, ingest, matching, report, statements, surfaces, webhooks
+from tests.bench import growth, growth_rows, ingest, matching, report, scaling, statements, surfaces, webhooks
 from tests.bench.plots import Plot
 from tests.bench.plots import write as draw
 from tests.bench.report import Figure
@@ -34,6 +34,7 @@ def plan(quick: bool) -> dict[str, Measure]:
         "batch": lambda s: ingest.batch(s, rounds=rounds, seconds=seconds),
         "matching": lambda s: matching.run(s, rounds=rounds, count=30_000 if quick else 60_000),
         "statements": lambda s: statements.projector(s, count=30_000 if quick else 60_000, seconds=5 if quick else 20),
+        "scaling": lambda s: scaling.matcher(s, count=50_000 if quick else 150_000),
         "subscriptions": lambda s: growth.matching(largest=100_000 if quick else 1_000_000),
         "control": lambda s: growth.control(s, count=100_000 if quick else 1_000_000),
         "orchestrator": lambda s: growth.orchestrator(s, runs=5_000 if quick else 30_000),
