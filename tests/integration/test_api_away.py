@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
+import asyncpg
 import pytest
 
 from millrace_api.surfaces.which import envelope_of
+from millrace_core.messages import AuditEntry, decode
 from millrace_devstack.kafka import Kafka, Proxied
 from millrace_devstack.ports import free_port
+from millrace_kafka.client import Cluster
+from millrace_kafka.reader import read_all
 from millrace_web.errors import ApiError
 from tests.support import infra
 from tests.support.platform import Platform
@@ -42,6 +46,8 @@ class Stack:
     valkey: Valkey
     user: User
     signs: tuple[str, str]
+    direct: str
+    """Postgres past the proxy."""
 
     async def ask(self, route: Guarded) -> Answer:
         """About a thing that nobody has, with a body that is JSON."""
@@ -89,7 +95,7 @@ async def stack(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Asyn
             extra_env={"MILLRACE_LIMITS": limits.url},
         )
         try:
-            yield await _started(platform, session, kafka_proxy, postgres_proxy, limits)
+            yield await _started(platform, session, kafka_proxy, postgres_proxy, limits, urlunsplit(parts))
         finally:
             kafka_proxy.heal()
             postgres_proxy.heal()
@@ -99,7 +105,7 @@ async def stack(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Asyn
 
 
 async def _started(
-    platform: Platform, session: aiohttp.ClientSession, kafka: TcpProxy, postgres: TcpProxy, limits: Valkey
+    platform: Platform, session: aiohttp.ClientSession, kafka: TcpProxy, postgres: TcpProxy, limits: Valkey, direct: str
 ) -> Stack:
     await asyncio.to_thread(platform.prepare, partitions=1)
     key = await asyncio.to_thread(platform.new_key, "a")
@@ -112,7 +118,7 @@ async def _started(
 
     await eventually(is_known, timeout_s=20, what="the key is in force")
     made = await user.make("/v1/keys", {"name": "signs", "surface": "ops", "scopes": ["*"]})
-    return Stack(platform, kafka, postgres, limits, user, (made["key"], made["secret"]))
+    return Stack(platform, kafka, postgres, limits, user, (made["key"], made["secret"]), direct)
 
 
 def says_why(answer: Answer, route: Guarded) -> bool:
@@ -183,6 +189,69 @@ async def test_without_kafka_every_route_says_so_and_then_goes_on(stack: Stack, 
         stack.kafka.heal()
     assert await eventually(stack.works, timeout_s=60)
     assert stack.platform.running["api"].process.poll() is None
+
+
+async def test_what_is_asked_and_decided_while_kafka_is_silent_is_told_when_it_is_back(stack: Stack) -> None:
+    """Nobody holds a connection for it meanwhile; the call of a yes, and each entry of the audit, is on the log by
+    itself, and is one."""
+    assert await eventually(stack.works, timeout_s=AWAY_S)
+    name = f"away.a{secrets.token_hex(4)}"
+    contract = {
+        "id": name,
+        "surface": "admin",
+        "roles": ["member"],
+        "description": "x",
+        "parameters": {"type": "object", "properties": {}},
+        "confirmation": {"policy": "always"},
+        "endpoint": "http://127.0.0.1:9/",
+    }
+    assert (await stack.user.ask("POST", "/v1/actions", contract)).status == 201
+
+    async def ask() -> Answer:
+        answer = await stack.user.ask("POST", "/v1/actions/run", {"action": name, "params": {}})
+        assert answer.status == 202, answer.body
+        return answer
+
+    no, yes = [(await ask()).json["confirmation"]["id"] for _ in range(2)]
+    stack.kafka.hold()
+    try:
+        async with asyncio.TaskGroup() as asking:
+            asked = asking.create_task(ask())
+            refused = asking.create_task(stack.user.ask("POST", f"/v1/actions/confirmations/{no}/refuse"))
+            confirmed = asking.create_task(stack.user.ask("POST", f"/v1/actions/confirmations/{yes}/confirm"))
+
+            async def are_committed() -> bool:
+                return await _counted(stack, "control.confirmations WHERE told IS DISTINCT FROM state") == 3
+
+            await eventually(are_committed, timeout_s=5)
+            assert not any(task.done() for task in (asked, refused, confirmed))
+            open_ones = "pg_stat_activity WHERE state LIKE 'idle in%' AND application_name = 'millrace api'"
+            assert await _counted(stack, open_ones) == 0
+    finally:
+        stack.kafka.heal()
+    assert refused.result().status == 200
+    assert (confirmed.result().status, confirmed.result().json["status"]) == (202, "running")
+    card, run = asked.result().json["confirmation"]["id"], confirmed.result().json["id"]
+    cluster = Cluster(stack.platform.kafka, stack.platform.namespace)
+
+    async def is_told() -> bool:
+        return await _counted(stack, "control.confirmations WHERE told IS DISTINCT FROM state") == 0
+
+    await eventually(is_told, timeout_s=60)
+    entries = [decode(record.value, AuditEntry) for record in await read_all(cluster, ["audit"])]
+    told = {(one.kind, one.confirmation): one.id for one in entries if one.action == name}
+    assert told.keys() >= {("action.asked", card), ("action.refused", no), ("action.confirmed", yes)}
+    assert len({one.id for one in entries}) == len({(one.kind, one.confirmation, one.run) for one in entries})
+    commands = await read_all(cluster, ["run-commands"])
+    assert {record.key for record in commands} == {run.encode()}
+
+
+async def _counted(stack: Stack, what: str) -> int:
+    connection = await asyncpg.connect(stack.direct)
+    try:
+        return int(await connection.fetchval(f"SELECT count(*) FROM {what}"))
+    finally:
+        await connection.close()
 
 
 async def test_two_replicas_allow_what_one_would(stack: Stack) -> None:

@@ -1,6 +1,7 @@
 """The audit: what was asked, decided and done stands on a log of its own, for ever, before anybody is answered.
 
-An entry is written with what it is about, or before it; never instead. Not here: who may read it, the read model.
+An entry is written with what it is about or before it, or follows from a row that says it is owed; never instead. Not
+here: who may read it, the read model.
 """
 
 from millrace_core import limits

@@ -58,6 +58,8 @@ AUDIT_CSV_ROWS = 500
 CONFIRMATION_S_DEFAULT = 900
 CONFIRMATION_S_MIN = 10
 CONFIRMATION_S_MAX = 86_400
+CONFIRMATIONS_TOLD_AT_ONCE_MAX = 100
+CONFIRMATIONS_LOOKED_AT_EVERY_S = 2.0
 
 # ── the gateway ─────────────────────────────────────────────────────────────────────────────────────────────────────
 GATEWAY_IN_FLIGHT_MAX = 4_096

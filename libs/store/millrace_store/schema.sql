@@ -132,10 +132,13 @@ CREATE TABLE control.confirmations (
     decided_by text,
     decided_role text,
     decided_at timestamp with time zone,
+    told text,
     CONSTRAINT confirmations_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'confirmed'::text, 'refused'::text])))
 );
 
 COMMENT ON COLUMN control.confirmations.arguments_hash IS 'of account, action, contract to the letter and parameters to the letter: the yes holds for these alone';
+
+COMMENT ON COLUMN control.confirmations.told IS 'the state of which the log was told last; null = of none yet';
 
 CREATE TABLE control.connections (
     account text NOT NULL,
@@ -1135,6 +1138,8 @@ ALTER TABLE ONLY read.steps_default
 CREATE UNIQUE INDEX actions_account_name_idx ON control.actions USING btree (account, name) WHERE (deleted_at IS NULL);
 
 CREATE INDEX api_keys_account_person_idx ON control.api_keys USING btree (account, person) WHERE (person IS NOT NULL);
+
+CREATE INDEX confirmations_coalesce_idx ON control.confirmations USING btree (COALESCE(decided_at, created_at)) WHERE (told IS DISTINCT FROM state);
 
 CREATE INDEX connections_account_id_idx ON control.connections USING btree (account, id DESC) WHERE (deleted_at IS NULL);
 

@@ -15,13 +15,11 @@ from millrace_api.application import disabling
 from millrace_api.application.changes import Changes
 from millrace_api.application.database import Database
 from millrace_api.application.disabling import Judged, Reason
-from millrace_api.application.problems import Problem
+from millrace_api.application.looking import keep_looking
 from millrace_api.application.runs import Log
 from millrace_core import ids, limits
 from millrace_core.clock import Clock, utc_now
-from millrace_core.errors import Retry
 from millrace_core.event import to_output
-from millrace_core.restart import pause
 
 SURFACE = "platform"
 
@@ -41,12 +39,12 @@ class EndpointJudge:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`."""
-        while not stop.is_set():
-            try:
-                await self.look()
-            except (Problem, Retry) as problem:
-                self._log.warning("webhook.disabling.delayed", reason=str(problem))
-            await pause(stop, limits.ENDPOINTS_LOOKED_AT_EVERY_S)
+        await keep_looking(
+            self.look,
+            stop,
+            every_s=limits.ENDPOINTS_LOOKED_AT_EVERY_S,
+            delayed=lambda reason: self._log.warning("webhook.disabling.delayed", reason=reason),
+        )
 
     async def look(self) -> None:
         """One look, and what follows from it. Safe to repeat."""

@@ -9,8 +9,7 @@ from structlog.typing import FilteringBoundLogger
 
 from millrace_api.application import webhooks
 from millrace_api.application.changes import Changes
-from millrace_api.application.problems import Problem
-from millrace_core.restart import pause
+from millrace_api.application.looking import keep_looking
 
 EVERY_S = 60.0
 
@@ -25,12 +24,15 @@ class SecretRetirement:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; a Postgres or log that is away only delays it."""
-        while not stop.is_set():
-            try:
-                async with self._changes.begin() as change:
-                    ended = await webhooks.forget_old_secrets(change)
-                if ended:
-                    self._log.info("webhook.secrets.retired", endpoints=ended)
-            except Problem as problem:
-                self._log.warning("webhook.secrets.delayed", reason=str(problem))
-            await pause(stop, self._every_s)
+        await keep_looking(
+            self._look,
+            stop,
+            every_s=self._every_s,
+            delayed=lambda reason: self._log.warning("webhook.secrets.delayed", reason=reason),
+        )
+
+    async def _look(self) -> None:
+        async with self._changes.begin() as change:
+            ended = await webhooks.forget_old_secrets(change)
+        if ended:
+            self._log.info("webhook.secrets.retired", endpoints=ended)

@@ -9,6 +9,7 @@ from millrace_api.application.api import Api
 from millrace_api.application.arrivals import TOPICS, Arrivals, Offsets
 from millrace_api.application.backtests import Backtests
 from millrace_api.application.calling import Outside
+from millrace_api.application.cards import Cards
 from millrace_api.application.changes import Changes
 from millrace_api.application.connecting import Connecting
 from millrace_api.application.database import Database
@@ -79,6 +80,7 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
     door = Egress(allow=allow)
     context.stack.push_async_callback(door.close)
     connectors = Connectors(settings.connectors_dir)
+    maker = KeyMaker(pepper, ring)
     api = Api(
         database=database,
         changes=Changes(database, view, context.clock),
@@ -86,7 +88,8 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         backtests=Backtests(database, context.clock),
         log=producer,
         telling=Telling(database, events=producer, clock=context.clock, log=context.log),
-        keys=KeyMaker(pepper, ring),
+        cards=Cards(database, records=producer, maker=maker, clock=context.clock, log=context.log),
+        keys=maker,
         clock=context.clock,
         retention_days_max=settings.retention_days_max,
         sign_ups=RateLimits(context.clock, share=SIGN_UPS_SHARE) if settings.sign_up else None,
@@ -158,6 +161,7 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         replaying=replaying.run,
         judge=judge.run,
         telling=api.telling.run,
+        cards=api.cards.run,
         key_uses=uses.run,
         connectors=connectors.run,
     )

@@ -3,37 +3,36 @@
 A call is a run of one node of type `action`: it stands on the log, is counted, survives every crash, and is in
 `/v1/runs`. It is let in when its contract is registered and holds, the caller's role may run it and the parameters
 are right. A confirmation is bound to a hash of whose call it is, of the contract and of the parameters, is decided
-once, and its run's id follows from it: a crash between the decision and the log is mended by asking again, never by a
-second run.
-Not here: contracts (`actions`), the request to the endpoint (the executor).
+once, and its run's id follows from it: what was decided and never told to the log is told by a worker, or by asking
+again, and is one run.
+Not here: contracts (`actions`), who tells the log (`cards`), the request to the endpoint (the executor).
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 from uuid import UUID
 
-import orjson
-
-from millrace_api.application import actions, runs
+from millrace_api.application import actions, audit, runs
 from millrace_api.application.actions import Registered
 from millrace_api.application.database import Database
 from millrace_api.application.keys import KeyMaker
 from millrace_api.application.notation import stored
-from millrace_api.application.problems import Conflict, Forbidden, Invalid, NotFound
+from millrace_api.application.problems import BeingChanged, Conflict, Forbidden, Invalid, NotFound
 from millrace_api.application.runs import End, Log, Place
 from millrace_api.application.views import Json, raw
 from millrace_core import actions as contracts
-from millrace_core import audit, ids, limits, plans
+from millrace_core import ids, limits, plans
 from millrace_core.actions import WrongParams
+from millrace_core.audit import to_output
 from millrace_core.clock import Clock
 from millrace_core.errors import Reject
 from millrace_core.messages import AuditEntry, AuditKind, Raw
 from millrace_core.plans import ActionConfig
 from millrace_store import queries
-from millrace_store.aggregates import Row
+from millrace_store.aggregates import Row, ms
 from millrace_store.pool import Connection
 
 _SQL = queries.load("api/actions")
@@ -154,16 +153,16 @@ async def confirmations(
 
 async def confirm(
     tx: Connection, actor: Actor, id: str, *, params_hash: str | None, maker: KeyMaker, now: datetime
-) -> tuple[Call, ConfirmationView]:
-    """Say yes, once: the call that follows. Asked again by the same person it is the same call, for whoever crashed
-    before its run was on the log. Raises Conflict when it is too late, or is not what was asked for any more."""
+) -> ConfirmationView:
+    """Say yes, once: the log is to be told of it, and the call follows. Asked again by the same person it is the same
+    call. Raises Conflict when it is too late, or is not what was asked for any more."""
     row = await _pending(tx, actor, id, now=now, again="confirmed")
     if params_hash is not None and params_hash != row["arguments_hash"]:
         raise Conflict("This is not what was shown: params_hash is another. Read the confirmation again.")
-    call = await _call_of(tx, row, actor, maker=maker, now=now)
+    await _call_of(tx, row, actor, maker=maker, now=now)
     if row["state"] == "pending":
         row = await _decided(tx, row, "confirmed", actor, now)
-    return call, _view(row, now)
+    return _view(row, now)
 
 
 async def refuse(tx: Connection, actor: Actor, id: str, *, now: datetime) -> ConfirmationView:
@@ -179,35 +178,89 @@ def run_of(confirmation: str) -> str:
     return ids.derived_id(ids.RUN, ids.time_ms_of(confirmation), "confirmation", confirmation)
 
 
-async def begin(
-    log: Log,
-    call: Call,
-    *,
-    run: str,
-    now_ms: int,
-    confirmation: ConfirmationView | None = None,
-    prompt: str | None = None,
-) -> Place:
-    """Put the call on the log, and who asked for it or said yes into the audit. Safe to repeat under the same run."""
-    contract, actor = call.registered.contract, call.actor
-    entry = entry_of(
-        call,
-        "action.requested" if confirmation is None else "action.confirmed",
-        now_ms=now_ms,
+async def begin(log: Log, call: Call, *, run: str, now_ms: int, prompt: str | None = None) -> Place:
+    """Put the call on the log, and who asked for it into the audit. Safe to repeat under the same run."""
+    actor = call.actor
+    entry = AuditEntry(
+        id=_entry_id("action.requested", run),
+        account=actor.account,
+        at=now_ms,
+        kind="action.requested",
+        actor=actor.key,
+        role=actor.role,
+        action=call.registered.contract.id,
+        version=call.registered.version,
         run=run,
-        confirmation=None if confirmation is None else confirmation.id,
-        prompt=prompt if confirmation is None else confirmation.prompt,
+        prompt=prompt,
+        params=Raw(call.params),
     )
+    return await _start(log, call, run=run, entries=[entry])
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """What the log is to know of a confirmation: entries of the audit and, after a yes, the call."""
+
+    account: str
+    card: ConfirmationView
+    entries: list[AuditEntry]
+    call: Call | None
+
+
+async def untold(tx: Connection, *, before: datetime, count: int) -> list[tuple[str, str]]:
+    """Account and id of the confirmations of which the log may not have been told, the oldest first."""
+    rows = await tx.fetch(_SQL["all_untold_confirmations"], before, count)
+    return [(row["account"], ids.prefixed(ids.CONFIRMATION, row["id"])) for row in rows]
+
+
+async def owed(tx: Connection, account: str, id: str, *, maker: KeyMaker, now: datetime) -> Owed:
+    """What is to be told of it, the same each time. No call follows from a yes whose contract is another by now, or
+    that is so old that the log would not tell a second command from the first. Raises BeingChanged: try again."""
+    row = await tx.fetchrow(_SQL["get_confirmation"], account, _stored(id))
+    assert row is not None
+    entries = [] if row["told"] else [_entry(row, "action.asked")]
+    if row["state"] != "pending":
+        entries.append(_entry(row, "action.confirmed" if row["state"] == "confirmed" else "action.refused"))
+    call = None
+    if row["state"] == "confirmed" and now < row["decided_at"] + _COMMAND_KNOWN:
+        actor = Actor(account, row["decided_by"], row["decided_role"])
+        try:
+            call = await _call_of(tx, row, actor, maker=maker, now=now)
+        except BeingChanged:
+            raise
+        except Conflict:
+            pass
+    return Owed(account, _view(row, now), entries, call)
+
+
+async def tell(log: Log, owed: Owed) -> Place:
+    """Write it. Raises Unavailable when the log is away: then it is owed still."""
+    if owed.call is None:
+        return await audit.write(log, *owed.entries)
+    return await _start(log, owed.call, run=run_of(owed.card.id), entries=owed.entries, confirmed=owed.card)
+
+
+async def told(tx: Connection, owed: Owed) -> None:
+    """It is on the log."""
+    stored_id = ids.uuid_of(owed.card.id)
+    state = "pending" if owed.card.state == "expired" else owed.card.state
+    await tx.execute(_SQL["tell_confirmation"], owed.account, stored_id, state)
+
+
+async def _start(
+    log: Log, call: Call, *, run: str, entries: Sequence[AuditEntry], confirmed: ConfirmationView | None = None
+) -> Place:
+    contract, actor = call.registered.contract, call.actor
     config = ActionConfig(
         action=call.registered.id,
         name=contract.id,
         version=call.registered.version,
         digest=call.registered.digest,
         arguments_hash=call.arguments_hash,
-        actor=actor.key if confirmation is None else confirmation.requested_by,
-        role=actor.role if confirmation is None else confirmation.requested_role,
-        confirmation=None if confirmation is None else confirmation.id,
-        confirmed_by=None if confirmation is None else confirmation.decided_by,
+        actor=actor.key if confirmed is None else confirmed.requested_by,
+        role=actor.role if confirmed is None else confirmed.requested_role,
+        confirmation=None if confirmed is None else confirmed.id,
+        confirmed_by=None if confirmed is None else confirmed.decided_by,
     )
     return await runs.start_compiled(
         log,
@@ -218,52 +271,34 @@ async def begin(
         requested_by=actor.key,
         position=call.registered.position,
         surface=SURFACE,
-        beside=(audit.to_output(entry),),
+        beside=[to_output(entry) for entry in entries],
     )
 
 
-def entry_of(
-    call: Call,
-    kind: AuditKind,
-    *,
-    now_ms: int,
-    run: str | None = None,
-    confirmation: str | None = None,
-    prompt: str | None = None,
-) -> AuditEntry:
-    """What the audit is told of a call. What is told again, about the same run or confirmation, has the same id."""
-    owner = confirmation or run
-    id = ids.new_id(ids.AUDIT) if owner is None else ids.derived_id(ids.AUDIT, ids.time_ms_of(owner), kind, owner)
+def _entry(row: Row, kind: AuditKind) -> AuditEntry:
+    """What the audit is told of a confirmation."""
+    id = ids.prefixed(ids.CONFIRMATION, row["id"])
+    is_asked = kind == "action.asked"
+    run = run_of(id) if kind == "action.confirmed" else None
     return AuditEntry(
-        id=id,
-        account=call.actor.account,
-        at=now_ms,
+        id=_entry_id(kind, id),
+        account=row["account"],
+        at=ms(row["created_at"] if is_asked else row["decided_at"]),
         kind=kind,
-        actor=call.actor.key,
-        role=call.actor.role,
-        action=call.registered.contract.id,
-        version=call.registered.version,
+        actor=row["requested_by"] if is_asked else row["decided_by"],
+        role=row["requested_role"] if is_asked else row["decided_role"],
+        action=row["name"],
+        version=row["version"],
         run=run,
-        confirmation=confirmation,
-        prompt=prompt,
-        params=Raw(call.params),
+        confirmation=id,
+        prompt=row["prompt"],
+        params=Raw(bytes(row["params"])),
     )
 
 
-def refusal_of(actor: Actor, card: ConfirmationView, *, now_ms: int) -> AuditEntry:
-    """What the audit is told of a no."""
-    return AuditEntry(
-        id=ids.derived_id(ids.AUDIT, ids.time_ms_of(card.id), "action.refused", card.id),
-        account=actor.account,
-        at=now_ms,
-        kind="action.refused",
-        actor=actor.key,
-        role=actor.role,
-        action=card.action,
-        confirmation=card.id,
-        prompt=card.prompt,
-        params=Raw(bytes(orjson.dumps(card.params))),
-    )
+def _entry_id(kind: AuditKind, about: str) -> str:
+    """What is told again, about the same run or confirmation, has the same id."""
+    return ids.derived_id(ids.AUDIT, ids.time_ms_of(about), kind, about)
 
 
 async def ended(

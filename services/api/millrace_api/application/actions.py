@@ -17,7 +17,7 @@ import orjson
 from millrace_api.application.changes import Change
 from millrace_api.application.keys import KeyMaker
 from millrace_api.application.notation import stored
-from millrace_api.application.problems import Conflict, Invalid, NotFound, at
+from millrace_api.application.problems import BeingChanged, Conflict, Invalid, NotFound, at
 from millrace_core import actions as contracts
 from millrace_core import ids, limits
 from millrace_core.actions import Contract
@@ -207,7 +207,7 @@ async def runnable(tx: Connection, account: str, name: str, *, maker: KeyMaker, 
     except Reject as error:
         raise Conflict(f"The contract of {name} cannot be trusted any more: {error}. Register it again.") from None
     if row["published_position"] is None:
-        raise Conflict(f"The contract of {name} is being changed: try again shortly.")
+        raise BeingChanged(f"The contract of {name} is being changed: try again shortly.")
     return Registered(
         id=ids.prefixed(ids.ACTION, row["id"]),
         version=row["version"],

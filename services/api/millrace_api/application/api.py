@@ -7,6 +7,7 @@ from typing import TypeVar
 from millrace_api.application.arrivals import Arrivals
 from millrace_api.application.backtests import Backtests
 from millrace_api.application.calling import Outside
+from millrace_api.application.cards import Cards
 from millrace_api.application.changes import Changes
 from millrace_api.application.connecting import Connecting
 from millrace_api.application.database import Database
@@ -33,6 +34,7 @@ class Api:
     backtests: Backtests
     log: Log
     telling: Telling
+    cards: Cards
     keys: KeyMaker
     clock: Clock
     retention_days_max: int

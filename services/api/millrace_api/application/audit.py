@@ -67,10 +67,10 @@ class Filter:
     until: datetime | None = None
 
 
-async def write(log: Log, entry: AuditEntry) -> Place:
-    """Put it on the log. Raises Unavailable when that is not known: then nothing it is about may be done."""
+async def write(log: Log, *entries: AuditEntry) -> Place:
+    """Put them on the log. Raises Unavailable when that is not known: then nothing they are about may be done."""
     try:
-        (place,) = await log.write([audit.to_output(entry)])
+        *_, place = await log.write([audit.to_output(entry) for entry in entries])
     except Retry as error:
         raise Unavailable("The log cannot be reached right now, and nothing is done without it.") from error
     return place

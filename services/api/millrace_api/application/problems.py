@@ -44,6 +44,10 @@ class Conflict(Problem):
     """The thing is in a state, or in a use, that forbids it."""
 
 
+class BeingChanged(Conflict):
+    """A change of it is on its way: soon it can be used again."""
+
+
 class KeyReused(Problem):
     """This Idempotency-Key stood for another request within the last 24 hours: use a new key for a new request."""
 

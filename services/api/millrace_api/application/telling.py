@@ -12,6 +12,7 @@ from structlog.typing import FilteringBoundLogger
 
 from millrace_api.application import forms
 from millrace_api.application.database import Database
+from millrace_api.application.looking import keep_looking
 from millrace_api.application.problems import Problem
 from millrace_api.application.runs import Log, Place
 from millrace_core import limits
@@ -19,7 +20,6 @@ from millrace_core.clock import Clock, utc_now
 from millrace_core.errors import Retry
 from millrace_core.event import to_output
 from millrace_core.messages import Event
-from millrace_core.restart import pause
 
 SURFACE = "platform"
 # A request that is under way tells of it by itself.
@@ -46,12 +46,12 @@ class Telling:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`."""
-        while not stop.is_set():
-            try:
-                await self.look()
-            except (Problem, Retry) as problem:
-                self._log.warning("submissions.delayed", reason=str(problem))
-            await pause(stop, limits.SUBMISSIONS_LOOKED_AT_EVERY_S)
+        await keep_looking(
+            self.look,
+            stop,
+            every_s=limits.SUBMISSIONS_LOOKED_AT_EVERY_S,
+            delayed=lambda reason: self._log.warning("submissions.delayed", reason=reason),
+        )
 
     async def look(self) -> None:
         """Tell of those that nobody told of. Safe to repeat."""

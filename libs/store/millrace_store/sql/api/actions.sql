@@ -85,5 +85,14 @@ UPDATE control.confirmations SET state = $3, decided_by = $4, decided_role = $5,
 WHERE account = $1 AND id = $2 AND state = 'pending'
 RETURNING *;
 
+-- name: all_untold_confirmations
+SELECT account, id FROM control.confirmations
+WHERE told IS DISTINCT FROM state AND coalesce(decided_at, created_at) < $1
+ORDER BY coalesce(decided_at, created_at) LIMIT $2;
+
+-- One that was decided in the meantime is to be told of again.
+-- name: tell_confirmation
+UPDATE control.confirmations SET told = $3 WHERE account = $1 AND id = $2 AND state = $3;
+
 -- name: all_actions
 SELECT * FROM control.actions ORDER BY account, id;

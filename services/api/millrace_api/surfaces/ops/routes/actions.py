@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from millrace_api.application import action_calls, actions, audit, intents, runs
+from millrace_api.application import action_calls, actions, intents, runs
 from millrace_api.application.action_calls import Actor, Call, ConfirmationView
 from millrace_api.application.actions import ActionView, NewActionView, VersionView
 from millrace_api.application.api import Api
@@ -213,18 +213,21 @@ async def confirm_action(id: str, api: ApiHere, me: Confirmer, once: OnceHere, b
         if found is not None:
             raise Conflict(f"This confirmation was used: its run is {run}.")
         given = None if body is None else body.params_hash
-        call, card = await action_calls.confirm(tx, actor, id, params_hash=given, maker=api.keys, now=now)
-    return await _kept(api, once, *await run_now(api, call, run=run, confirmation=card))
+        card = await action_calls.confirm(tx, actor, id, params_hash=given, maker=api.keys, now=now)
+    place = await api.cards.now(me.account, card.id)
+    if place is None:  # it is run as soon as the log is back
+        return answers.one(_run_view(run, None), status=202)
+    found = await action_calls.ended(api.database, me.account, run, clock=api.clock)
+    return await _kept(api, once, _run_view(run, found), place)
 
 
 @router.post("/confirmations/{id}/refuse", response_model=ConfirmationView, responses=answers.WRITE)
 async def refuse_action(id: str, api: ApiHere, me: Confirmer, once: OnceHere) -> Response:
     """Say no: the action is not run."""
     async with once.changing(api) as doing:
-        actor = actor_of(me)
-        card = await action_calls.refuse(doing.tx, actor, id, now=doing.change.now)
-        await audit.write(api.log, action_calls.refusal_of(actor, card, now_ms=api.clock.now_ms()))
+        card = await action_calls.refuse(doing.tx, actor_of(me), id, now=doing.change.now)
         doing.answer = answers.one(card)
+    await api.cards.now(me.account, card.id)
     return doing.answered()
 
 
@@ -269,12 +272,9 @@ async def ask_first(api: Api, call: Call, once: Once, *, prompt: str | None) -> 
     async with api.database.writing() as tx:
         await once.claim(tx, now=now)
         card = await action_calls.ask(tx, call, id=once.id_for(ids.CONFIRMATION), prompt=prompt, now=now)
-        entry = action_calls.entry_of(
-            call, "action.asked", now_ms=api.clock.now_ms(), confirmation=card.id, prompt=prompt
-        )
-        await audit.write(api.log, entry)
         answer = answers.one(asked_view(card), status=202)
         await once.keep(tx, answer)
+    await api.cards.now(call.actor.account, card.id)
     return answer
 
 
@@ -288,12 +288,9 @@ def asked_view(card: ConfirmationView) -> dict[str, Any]:
     }
 
 
-async def run_now(
-    api: Api, call: Call, *, run: str, confirmation: ConfirmationView | None = None, prompt: str | None = None
-) -> tuple[dict[str, Any], Place]:
+async def run_now(api: Api, call: Call, *, run: str, prompt: str | None = None) -> tuple[dict[str, Any], Place]:
     """Put the call on the log, and wait a bounded time for its end."""
-    now_ms = api.clock.now_ms()
-    place = await action_calls.begin(api.log, call, run=run, now_ms=now_ms, confirmation=confirmation, prompt=prompt)
+    place = await action_calls.begin(api.log, call, run=run, now_ms=api.clock.now_ms(), prompt=prompt)
     found = await action_calls.ended(api.database, call.actor.account, run, clock=api.clock)
     return _run_view(run, found), place
 
