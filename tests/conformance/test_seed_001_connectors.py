@@ -113,6 +113,17 @@ async def test_nothing_is_at_an_address_that_is_not_there(api: ApiWorld) -> None
     assert large.status == 413
 
 
+async def test_null_clears_an_address_and_is_refused_elsewhere(api: ApiWorld) -> None:
+    made = await connect(api, connector="stripe", secrets={"webhook_secret": "x"})
+    path = f"/v1/connectors/{made['id']}"
+    for member in ("name", "config", "secrets", "enabled"):
+        refused = await api.ask("PATCH", path, {member: None})
+        assert (refused.status, refused.error["code"]) == (400, "validation_failed"), member
+    same = await api.ask("PATCH", path, {"url": None, "secrets": {"webhook_secret": None}})
+    assert same.status == 200
+    assert (same.json["url"], same.json["name"], same.json["enabled"]) == (None, made["name"], True)
+
+
 # ── anything that posts JSON ────────────────────────────────────────────────────────────────────────────────────────
 async def test_a_mapping_by_configuration_makes_events(api: ApiWorld) -> None:
     rule = {"when": {"kind": "opened"}, "event": "ticket.created", "payload": {"id": "$.issue.id", "from": "desk"}}

@@ -8,7 +8,7 @@ platform comes in under the connection's public id; its events are on the log be
 
 import secrets as randomness
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -124,7 +124,7 @@ async def prepare(here: Here, account: str, wanted: Wanted, *, now: datetime) ->
     made = None
     if wanted.connector == REMOTE and SIGNING_SECRET not in wanted.secrets:
         made = new_ops_secret()
-        wanted = _with(wanted, secrets={**wanted.secrets, SIGNING_SECRET: made})
+        wanted = replace(wanted, secrets={**wanted.secrets, SIGNING_SECRET: made})
     _check(here, wanted)
     return Prepared(id, wanted, await _declared(here, account, id, wanted, now), made)
 
@@ -155,11 +155,11 @@ async def prepare_change(here: Here, account: str, row: Row, named: Mapping[str,
     connector."""
     id = ids.prefixed(ids.CONNECTION, row["id"])
     current = _wanted(here, account, row)
-    given = {name: value for name, value in named.items() if value is not None or name == "url"}
+    given = dict(named)
     if "secrets" in given:
         merged = {**current.secrets, **given["secrets"]}
         given["secrets"] = {name: value for name, value in merged.items() if value is not None}
-    wanted = _with(current, **given)
+    wanted = replace(current, **given)
     _check(here, wanted)
     return Prepared(id, wanted, await _declared(here, account, id, wanted, now), version=row["version"])
 
@@ -380,11 +380,6 @@ def _secret_names(here: Here, account: str, row: Row) -> list[str]:
         return sorted(_wanted(here, account, row).secrets)
     except Reject:
         return []
-
-
-def _with(wanted: Wanted, **named: Any) -> Wanted:
-    kept = {field.name: getattr(wanted, field.name) for field in fields(Wanted)}
-    return Wanted(**(kept | named))
 
 
 def _asked(account: str, id: str, wanted: Wanted) -> Connection:

@@ -12,7 +12,7 @@ from millrace_api.application.api import Api
 from millrace_api.application.connecting import Known
 from millrace_api.application.connections import ConnectionView, Here, NewConnectionView, Wanted
 from millrace_api.surfaces.answers import position_of
-from millrace_api.surfaces.bodies import Body
+from millrace_api.surfaces.bodies import LEFT_OUT, Body, Patch
 from millrace_api.surfaces.calls import ApiHere, Caller, ListingHere, StrictRoute, caller
 from millrace_api.surfaces.once import OnceHere
 from millrace_api.surfaces.ops import answers
@@ -49,14 +49,14 @@ class NewConnection(Body):
     enabled: bool = True
 
 
-class ConnectionPatch(Body):
-    name: Name | None = None
-    config: dict[str, Any] | None = None
-    secrets: dict[str, Secret | None] | None = Field(
-        default=None, description="Those that are named are set, or taken away (null); the others stay."
+class ConnectionPatch(Patch):
+    name: Name = LEFT_OUT
+    config: dict[str, Any] = LEFT_OUT
+    secrets: dict[str, Secret | None] = Field(
+        default=LEFT_OUT, description="Those that are named are set, or taken away (null); the others stay."
     )
     url: Url | None = None
-    enabled: bool | None = None
+    enabled: bool = LEFT_OUT
 
 
 @router.get("", response_model=Many[ConnectionView], responses=answers.READ)
@@ -97,7 +97,7 @@ async def get_connection(id: str, api: ApiHere, me: Reader) -> Response:
 @router.patch("/{id}", response_model=ConnectionView, responses=answers.WRITE)
 async def update_connection(id: str, body: ConnectionPatch, api: ApiHere, me: Manager) -> Response:
     """Change the members that are named; then the connector is asked anew."""
-    named = body.model_dump(exclude_unset=True)
+    named = body.named()
     async with api.database.asking() as tx:
         row = await connections.looked_up(tx, me.account, id)
     prepared = await connections.prepare_change(here(api), me.account, row, named, now=utc_now(api.clock))
