@@ -84,6 +84,14 @@ def test_every_operation_says_who_may_ask_and_how_it_fails() -> None:
             assert any(status.startswith("2") for status in operation["responses"]), where
 
 
+def test_every_operation_that_takes_a_body_says_what_becomes_of_one_that_does_not_come() -> None:
+    for path, operations in document()["paths"].items():
+        for method, operation in operations.items():
+            if method in METHODS and "requestBody" in operation:
+                schema = operation["responses"]["408"]["content"]["application/json"]["schema"]
+                assert schema == operation["responses"]["503"]["content"]["application/json"]["schema"], path
+
+
 def test_every_reference_leads_somewhere_and_every_schema_is_one() -> None:
     described = document()
     schemas = described["components"]["schemas"]

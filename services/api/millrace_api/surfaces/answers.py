@@ -132,6 +132,7 @@ _ERRORS: Mapping[int, str] = {
     401: "No valid API key.",
     403: "The key lacks the scope.",
     404: "There is no such thing in this account.",
+    408: "The body did not arrive in time: send it again, on a new connection.",
     409: "The state or use of the thing forbids it.",
     413: "The body is over 1 MB.",
     429: "Asked for too often: wait `Retry-After` seconds.",
@@ -149,8 +150,8 @@ def _described(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 READ = errors(400, 404)
-OPEN_WRITE = _described(400, 403, 409, 413, 429, 503)
+OPEN_WRITE = _described(400, 403, 408, 409, 413, 429, 503)
 """Of a route by which anyone may make something, without a key."""
-WRITE = errors(400, 404, 409, 413)
+WRITE = errors(400, 404, 408, 409, 413)
 PUBLIC = _described(400, 404, 429, 503)
 """Of a route that anyone may ask, without a key."""

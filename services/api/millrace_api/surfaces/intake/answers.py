@@ -72,6 +72,7 @@ _ERRORS = {
     401: "`unauthorized`: no valid API key.",
     403: "`forbidden`: the key lacks the scope.",
     404: "`not_found`: there is no such thing in this account.",
+    408: "`timeout`: the body did not arrive in time; send it again, on a new connection.",
     409: "`conflict`, or `idempotency_conflict`: the Idempotency-Key stands for another request.",
     429: "`rate_limited`: wait `Retry-After` seconds.",
     503: "`unavailable`: something behind the API is away; try again.",
@@ -85,4 +86,4 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 READ = errors(400, 404)
-WRITE = errors(400, 404, 409)
+WRITE = errors(400, 404, 408, 409)

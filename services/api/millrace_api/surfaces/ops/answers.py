@@ -53,6 +53,7 @@ _ERRORS: Mapping[int, str] = {
     401: "No valid key or signature.",
     403: "The key lacks the scope, or the caller the role.",
     404: "There is no such thing in this account.",
+    408: "The body did not arrive in time: send it again, on a new connection.",
     409: "The state or use of the thing forbids it; or `idempotency_conflict`.",
     413: "The body is over 1 MB.",
     429: "Asked for too often: wait `Retry-After` seconds.",
@@ -72,4 +73,4 @@ def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 READ = errors(400, 404)
-WRITE = errors(400, 404, 409, 413)
+WRITE = errors(400, 404, 408, 409, 413)

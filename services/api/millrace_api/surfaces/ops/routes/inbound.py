@@ -48,7 +48,7 @@ PublicId = Annotated[str, Path(pattern="^cn_[0-9a-f]{32}$", examples=[f"cn_{'0' 
 @router.post(
     "/{public_id}/webhook",
     response_model=Received,
-    responses=answers.described(400, 401, 404, 413, 429, 503),
+    responses=answers.described(400, 401, 404, 408, 413, 429, 503),
     openapi_extra={"requestBody": {"content": {"*/*": {"schema": {}}}}},
 )
 async def receive_webhook(public_id: PublicId, request: Request, api: ApiHere) -> Response:
