@@ -1,5 +1,6 @@
 """The page of a published form: everyone may fill it in, and nothing on it is anything but text."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from typing import Any
@@ -124,6 +125,23 @@ async def test_what_is_sent_is_a_submission_by_nobody_and_an_event(api: ApiWorld
     assert kept.get("submitted_by") is None
     told = [decode(record.value, Event).unique_key for record in await read_all(api.cluster, ["events"])]
     assert told.count(kept["id"]) == 1
+
+
+async def test_what_is_sent_twice_from_one_page_is_one_submission(api: ApiWorld) -> None:
+    id, path = await form(api, EVERY_TYPE)
+    shown = [Page(await look(api, path)).of(form_data.NONCE)[0]["value"] for _ in range(2)]
+    assert shown[0] != shown[1]
+    clicks = await asyncio.gather(*(send(api, path, [*FILLED_IN, (form_data.NONCE, str(shown[0]))]) for _ in range(3)))
+    assert [(one.status, one.headers["Location"]) for one in clicks] == [(303, f"{path}/thanks")] * 3
+    [kept] = await submissions(api, id)
+    told = {decode(record.value, Event).unique_key for record in await read_all(api.cluster, ["events"])}
+    assert kept["id"] in told
+    await send(api, path, [*FILLED_IN, (form_data.NONCE, str(shown[1]))])
+    await send(api, path, [*FILLED_IN, (form_data.NONCE, "no nonce")])
+    assert len(await submissions(api, id)) == 3
+    _, other = await form(api, EVERY_TYPE)
+    refused = await send(api, other, [("email", "nobody"), (form_data.NONCE, str(shown[0]))])
+    assert Page(refused).of(form_data.NONCE)[0]["value"] == shown[0], "it is still the same showing"
 
 
 async def test_what_was_left_empty_is_left_out(api: ApiWorld) -> None:

@@ -21,9 +21,11 @@ Given = Mapping[str, Sequence[str]]
 
 # No field can have this name. People do not see it; who fills it in is no person.
 TRAP: Final = "contact:website"
+NONCE: Final = "contact:page"
 YES: Final = "true"
 NO: Final = "false"
 
+_is_nonce = re.compile(r"[A-Za-z0-9_-]{16,64}").fullmatch
 _is_small_integer = re.compile(r"[+-]?[0-9]{1,18}").fullmatch
 _is_number = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?").fullmatch
 _has_no_zone = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?").fullmatch
@@ -59,6 +61,12 @@ def answer(fields: Iterable[Field], given: Given) -> dict[str, Any]:
 def is_trapped(given: Given) -> bool:
     """Whether what only a program sees was filled in."""
     return any(given.get(TRAP, ()))
+
+
+def nonce_of(given: Given) -> str | None:
+    """Which showing of the page this was sent from; None when it does not say."""
+    said = given.get(NONCE, ())
+    return said[0] if len(said) == 1 and _is_nonce(said[0]) else None
 
 
 def _texts(given: Sequence[str]) -> list[str]:

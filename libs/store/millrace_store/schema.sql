@@ -393,12 +393,15 @@ CREATE TABLE control.submissions (
     data text NOT NULL,
     submitted_by text,
     created_at timestamp with time zone NOT NULL,
-    told_at timestamp with time zone
+    told_at timestamp with time zone,
+    nonce text
 );
 
 COMMENT ON COLUMN control.submissions.data IS 'JSON, as it was checked against the form';
 
 COMMENT ON COLUMN control.submissions.submitted_by IS 'the API key; null = somebody on the public page';
+
+COMMENT ON COLUMN control.submissions.nonce IS 'of the page it was sent from; null = it came another way';
 
 CREATE TABLE control.subscriptions (
     account text NOT NULL,
@@ -1170,6 +1173,8 @@ CREATE INDEX replays_id_idx ON control.replays USING btree (id) WHERE (ended_at 
 CREATE INDEX spent_nonces_account_valid_until_idx ON control.spent_nonces USING btree (account, valid_until);
 
 CREATE INDEX submissions_account_form_id_idx ON control.submissions USING btree (account, form, id DESC);
+
+CREATE UNIQUE INDEX submissions_account_form_nonce_idx ON control.submissions USING btree (account, form, nonce) WHERE (nonce IS NOT NULL);
 
 CREATE INDEX submissions_created_at_idx ON control.submissions USING btree (created_at) WHERE (told_at IS NULL);
 

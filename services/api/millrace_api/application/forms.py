@@ -148,13 +148,19 @@ async def submit(
     submitted_by: str | None,
     now: datetime,
     what: str = "form",
+    nonce: str | None = None,
 ) -> Submitted:
-    """Keep an answer under this id. Raises Invalid naming every field that does not fit, Conflict for a draft."""
+    """Keep an answer under this id. Of those sent under one nonce the first stands, and is what the others get. Raises
+    Invalid naming every field that does not fit, Conflict for a draft."""
     row = await _found(tx, "share_form", account, form_id, what)
     if row["status"] != "published":
         raise Conflict(f"This {what} is a draft: publish it before anything is submitted.")
     text = _checked(_fields_of(row), data)
-    made = await tx.fetchrow(_SQL["insert_submission"], account, ids.uuid_of(id), row["id"], text, submitted_by, now)
+    made = await tx.fetchrow(
+        _SQL["insert_submission"], account, ids.uuid_of(id), row["id"], text, submitted_by, now, nonce
+    )
+    if made is None:
+        made = await tx.fetchrow(_SQL["submission_of_page"], account, row["id"], nonce)
     assert made is not None
     return Submitted(_submission(made), event_of(made, form_name=row["name"]))
 

@@ -43,9 +43,13 @@ RETURNING *;
 UPDATE control.forms SET version = version + 1, deleted_at = $3, updated_at = $3 WHERE account = $1 AND id = $2;
 
 -- name: insert_submission
-INSERT INTO control.submissions (account, id, form, data, submitted_by, created_at)
-VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO control.submissions (account, id, form, data, submitted_by, created_at, nonce)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+ON CONFLICT (account, form, nonce) WHERE nonce IS NOT NULL DO NOTHING
 RETURNING *;
+
+-- name: submission_of_page
+SELECT * FROM control.submissions WHERE account = $1 AND form = $2 AND nonce = $3;
 
 -- name: get_submission
 SELECT * FROM control.submissions WHERE account = $1 AND form = $2 AND id = $3;

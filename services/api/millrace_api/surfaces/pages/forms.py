@@ -1,7 +1,8 @@
 """`/forms/{public id}`: a published form as a page that anyone may fill in.
 
 Who asks is not known: each client's address has a rate for each form, each form has one for all, and what is asked of
-forms that are not there shares that of all who ask without a key. What is sent is a submission as any other, by nobody.
+forms that are not there shares that of all who ask without a key. What is sent is a submission as any other, by nobody;
+sent twice from one showing of the page, as by a double click, it is one.
 """
 
 import hashlib
@@ -30,6 +31,7 @@ FORM_TYPE = "application/x-www-form-urlencoded"
 _is_public_id = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 # So that nobody can choose an address that shares somebody's count.
 _SALT = secrets.token_bytes(16)
+_NONCE_BYTES = 18
 
 
 @router.get("/{public_id}")
@@ -50,7 +52,14 @@ async def send(public_id: str, request: Request, api: ApiHere) -> Response:
     try:
         async with api.database.writing() as tx:
             submitted = await forms.submit(
-                tx, account, form.id, answer, id=ids.new_id(ids.SUBMISSION), submitted_by=None, now=utc_now(api.clock)
+                tx,
+                account,
+                form.id,
+                answer,
+                id=ids.new_id(ids.SUBMISSION),
+                submitted_by=None,
+                now=utc_now(api.clock),
+                nonce=form_data.nonce_of(given),
             )
     except Invalid as problem:
         return _page(form, given=given, problem=problem)
@@ -111,7 +120,8 @@ def _page(form: FormView, *, given: Given | None = None, problem: Invalid | None
     wrong = () if problem is None else problem.wrong
     problems = {where.removeprefix("data."): reason for where, reason in wrong}
     fields = parse_fields(form.fields)
-    body = html.form(form.description, fields, action=_address(form), given=given or {}, problems=problems)
+    nonce = form_data.nonce_of(given or {}) or secrets.token_urlsafe(_NONCE_BYTES)
+    body = html.form(form.description, fields, action=_address(form), nonce=nonce, given=given or {}, problems=problems)
     return html.page(form.name, body, status=200 if problem is None else 400)
 
 

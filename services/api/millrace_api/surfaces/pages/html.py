@@ -13,7 +13,7 @@ from typing import Final
 
 from starlette.responses import HTMLResponse
 
-from millrace_core.form_data import NO, TRAP, YES, Given
+from millrace_core.form_data import NO, NONCE, TRAP, YES, Given
 from millrace_core.forms import Field
 
 _STYLE: Final = """
@@ -80,10 +80,12 @@ def form(
     fields: Sequence[Field],
     *,
     action: str,
+    nonce: str,
     given: Given = MappingProxyType({}),
     problems: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """The form with what was given shown again, and each problem beside its field; those of no field stand above."""
+    """The form, which is sent once under its nonce. What was given is shown again, and each problem beside its field;
+    those of no field stand above."""
     names = {field.name for field in fields}
     above = [f'<p class="wrong">{escape(text)}</p>' for name, text in problems.items() if name not in names]
     if problems:
@@ -95,6 +97,8 @@ def form(
             *above,
             f'<form method="post" action="{escape(action)}" accept-charset="utf-8">',
             *rows,
+            # A browser that fills in again what stood here before would send a new answer under an old nonce.
+            f'<input type="hidden" name="{NONCE}" value="{escape(nonce)}" autocomplete="off">',
             _TRAP,
             '<div><button type="submit">Send</button></div>',
             "</form>",
