@@ -33,7 +33,7 @@ GUARDED = [route for route in guarded_routes() if route.needs_key]
 WITHOUT_POSTGRES = {"GET /v1/connectors/available"}
 """What is answered without it: what this process itself knows."""
 AWAY_S = 30.0
-SILENT_S = 60.0
+SILENT_S = 10.0
 
 
 @dataclass
@@ -165,6 +165,9 @@ async def test_a_silent_postgres_holds_no_request_for_ever(stack: Stack) -> None
     try:
         answers = await asyncio.wait_for(asyncio.gather(*(stack.ask(route) for route in lists)), SILENT_S)
         assert [str(route) for route, a in zip(lists, answers, strict=True) if not says_why(a, route)] == []
+        async with asyncio.timeout(SILENT_S):
+            written = await stack.user.ask("POST", "/v1/keys", {"name": "x", "scopes": ["read:runs"]})
+        assert written.status == 503
     finally:
         stack.postgres.heal()
     assert await eventually(stack.works, timeout_s=AWAY_S)

@@ -41,7 +41,10 @@ def test_every_statement_knows_what_is_kept() -> None:
 
 async def test_no_statement_reads_a_day_from_end_to_end(database: str) -> None:
     await migrate(database)
-    async with open_pool(database, name="test", statement_s=120.0) as pool, Database(pool).asking() as connection:
+    async with (
+        open_pool(database, name="test", statement_s=120.0) as pool,
+        Database(pool, holds_s=None).asking() as connection,
+    ):
         assert abs(await many_rows.fill(connection, ROWS) - ROWS) < ROWS / 20
         small = await small_parts(connection)
         assert not {name for name in small if "letters" not in name and _is_filled(name)}, "days have rows"

@@ -383,6 +383,8 @@ POOL_CONNECTIONS_MAX = 10
 CONNECT_S_MAX = 5.0
 # A request waits so long for a connection of the pool.
 POOL_WAIT_S_MAX = 5.0
+# And holds it no longer: that of a server which went silent is let go of, and the request is answered 503.
+REQUEST_HOLDS_S_MAX = 4.0
 STATEMENT_S_MAX = 10.0
 SHUTDOWN_S_MAX = 20.0
 
@@ -408,4 +410,5 @@ assert RECEIPT_LOOK_S * 2 < RECEIPT_SESSION_S, "one that lives always speaks bef
 assert DELIVERIES_BUFFERED_MAX + OVERFLOW_BUFFERED_MAX <= LANES_BUFFERED_MAX, "overflow does not keep deliveries out"
 assert (DELIVERIES_PARTITION_MAX + 2) * 6 <= (COMMIT_METADATA_BYTES_MAX - 8) * 3 // 4, "open records fit the metadata"
 assert ACTION_PARAMS_BYTES_MAX + CONTRACT_BYTES_MAX < BODY_BYTES_MAX, "a call with all its parameters is one body"
+assert POOL_WAIT_S_MAX + REQUEST_HOLDS_S_MAX < 10, "who asks is answered within 10 s, also while Postgres says nothing"
 assert CONFIRMATION_S_MAX * 1000 <= COMMAND_ID_MEMORY_MS, "a confirmed run that is asked for again is told as one"

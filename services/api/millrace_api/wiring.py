@@ -85,7 +85,7 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         database=database,
         changes=Changes(database, view, context.clock),
         arrivals=arrivals,
-        backtests=Backtests(database, context.clock),
+        backtests=Backtests(database.patient, context.clock),
         log=producer,
         telling=Telling(database, events=producer, clock=context.clock, log=context.log),
         cards=Cards(database, records=producer, maker=maker, clock=context.clock, log=context.log),
@@ -110,8 +110,8 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         clock=context.clock,
         log=context.log,
     )
-    judge = EndpointJudge(database, api.changes, events=producer, clock=context.clock, log=context.log)
-    windows, uses = counting(settings, context), KeyUses(database, context.clock)
+    judge = EndpointJudge(database.patient, api.changes, events=producer, clock=context.clock, log=context.log)
+    windows, uses = counting(settings, context), KeyUses(database.patient, context.clock)
     app = http.application(
         api,
         authenticator=Authenticator(keys, accounts, signatures=Signatures(ring, context.clock), stale=view.ready),
@@ -156,7 +156,7 @@ async def wire(settings: ApiSettings, context: Context) -> Mapping[str, Worker]:
         relay=relay.run,
         changes=api.changes.run,
         arrivals=arrivals.run,
-        backlog=BacklogWatch(database, context.metrics, clock=context.clock).run,
+        backlog=BacklogWatch(database.patient, context.metrics, clock=context.clock).run,
         retirement=SecretRetirement(api.changes, context.log).run,
         replaying=replaying.run,
         judge=judge.run,

@@ -3,6 +3,7 @@
 A server that is away is the problem Unavailable, whatever the driver calls it. Not here: statements (`sql/api`).
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Literal, cast
@@ -15,10 +16,18 @@ Isolation = Literal["read_committed", "repeatable_read"]
 
 
 class Database:
-    """Gives connections inside a transaction."""
+    """Gives connections inside a transaction, each for so long that a request may hold one. Then it is closed, and what
+    was asked by it ends as Unavailable: a server that says nothing more holds nobody."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, *, holds_s: float | None = limits.REQUEST_HOLDS_S_MAX) -> None:
+        """`holds_s` None = as long as each statement may take."""
         self._pool = pool
+        self._holds_s = holds_s
+
+    @property
+    def patient(self) -> "Database":
+        """The same for workers and exports, which nobody waits for."""
+        return Database(self._pool, holds_s=None)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Connection]:
@@ -36,21 +45,30 @@ class Database:
     async def asking(self) -> AsyncIterator[Connection]:
         """For one statement, which is a transaction of its own."""
         try:
-            async with self._pool.acquire(timeout=limits.POOL_WAIT_S_MAX) as lent:
-                yield _connection(lent)
+            async with self._lent() as connection:
+                yield connection
         except AWAY as error:
             raise _away(error) from error
 
     @asynccontextmanager
     async def _transaction(self, *, isolation: Isolation, readonly: bool) -> AsyncIterator[Connection]:
         try:
-            async with (
-                self._pool.acquire(timeout=limits.POOL_WAIT_S_MAX) as lent,
-                lent.transaction(isolation=isolation, readonly=readonly),
-            ):
-                yield _connection(lent)
+            async with self._lent() as lent, lent.transaction(isolation=isolation, readonly=readonly):
+                yield lent
         except AWAY as error:
             raise _away(error) from error
+
+    @asynccontextmanager
+    async def _lent(self) -> AsyncIterator[Connection]:
+        async with self._pool.acquire(timeout=limits.POOL_WAIT_S_MAX) as lent:
+            if self._holds_s is None:
+                yield _connection(lent)
+                return
+            end = asyncio.get_running_loop().call_later(self._holds_s, lent.terminate)
+            try:
+                yield _connection(lent)
+            finally:
+                end.cancel()
 
 
 def _connection(lent: object) -> Connection:

@@ -65,7 +65,7 @@ async def list_audit(api: ApiHere, me: Owner, listing: ListingHere, filter: Filt
 )
 async def export_audit(api: ApiHere, me: Owner, filter: Filtered) -> Response:
     """All of it as CSV, newest first. Cells that a spreadsheet would take for a formula begin with an apostrophe."""
-    rows = audit.as_csv(api.database, me.account, below=START, filter=filter)
+    rows = audit.as_csv(api.database.patient, me.account, below=START, filter=filter)
     # The first piece is made here: what is wrong with the filter is an answer, not a broken stream.
     first = await anext(rows)
     headers = {"content-disposition": 'attachment; filename="audit.csv"', "cache-control": "no-store"}
