@@ -1,6 +1,6 @@
 """What the faults came to: JSON in `.millrace/faults.json` after every cell, and a section of `docs/failures.md`.
 
-Each row of the table is a nemesis on a victim, with the seeds it ran under last. What did not run says so.
+Each row of the table is a nemesis on a victim, with the seeds it ran under. What did not run says so.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,30 +19,29 @@ NOT_RUN = "not yet"
 COUNTS = ("lost", "twice", "out of order", "unaccounted")
 HEADS = ("nemesis", "what it is", "on", "seeds", "events", *COUNTS, "longest recovery")
 COLUMNS = len(HEADS)
+SEEDS_KEPT = 3
 
 
 class Run(msgspec.Struct, frozen=True):
-    """One cell under one seed. `base` is the seed the whole run was given."""
+    """One cell under one seed."""
 
     nemesis: str
     on: str
     seed: int
-    base: int
     took_s: float
     verdict: Verdict
 
 
 @dataclass
 class Ledger:
-    """What earlier runs left stands until a cell runs again; two runs at once may write to it in turn."""
+    """What earlier runs left stands beside what later ones bring (`kept`); two runs at once may write to it in turn."""
 
     refused: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def enter(self, run: Run) -> None:
-        """Keep this in place of what the cell came to in earlier runs."""
-        kept = [one for one in self.runs() if not _is_replaced(one, run)]
+        """Keep what this run of a cell came to."""
         JSON.parent.mkdir(exist_ok=True)
-        JSON.write_bytes(msgspec.json.format(msgspec.json.encode([*kept, run])))
+        JSON.write_bytes(msgspec.json.format(msgspec.json.encode(kept(self.runs(), run))))
 
     def runs(self) -> list[Run]:
         """What there is so far."""
@@ -79,9 +78,15 @@ class Ledger:
         return [seeds, *map(str, sums), str(unaccounted), longest + ill]
 
 
-def _is_replaced(one: Run, by: Run) -> bool:
-    is_cell = (one.nemesis, one.on) == (by.nemesis, by.on)
-    return is_cell and (one.base != by.base or one.seed == by.seed)
+def kept(runs: Sequence[Run], new: Run) -> list[Run]:
+    """The latest run of a cell for each seed, and no more than three: of those that held, the oldest makes room. One
+    that did not hold stands until its own seed runs again."""
+    others = [run for run in runs if (run.nemesis, run.on) != (new.nemesis, new.on)]
+    cell = [run for run in runs if (run.nemesis, run.on) == (new.nemesis, new.on) and run.seed != new.seed]
+    held = [run for run in cell if run.verdict.holds]
+    for oldest in held[: max(0, len(cell) + 1 - SEEDS_KEPT)]:
+        cell.remove(oldest)
+    return [*others, *cell, new]
 
 
 def _row(name: str, does: str, victim: str, found: Sequence[str]) -> str:

@@ -97,7 +97,7 @@ async def test_a_nemesis(arenas: Arenas, ledger: Ledger, nemesis: Nemesis, victi
             f"recovered in {verdict.recovery_s} s, fell {verdict.falls}, refused posts {dict(load.refused)}, "
             f"took {took_s} s{''.join(f'; {note}' for note in verdict.notes)}"
         )
-        ledger.enter(Run(nemesis.name, victim, seed, SEED, took_s, verdict))
+        ledger.enter(Run(nemesis.name, victim, seed, took_s, verdict))
         assert verdict.holds, verdict
     except BaseException:
         for replica in whole.platform.running:
