@@ -13,15 +13,18 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 
+import asyncpg
+
 from millrace_core import ids
 from millrace_core.clock import SystemClock
 from millrace_core.messages import Raw, SubscriptionControl, encode
 from millrace_kafka.control_log import ControlWriter
 from tests.fault import scenario
-from tests.fault.arena import Arena, Changed
+from tests.fault.arena import PARTITIONS, Arena, Changed
 from tests.fault.test_garbage import spoil
 from tests.support.own_disk import Disk, own_disk
 from tests.support.platform import SERVICES
+from tests.support.replicas import alone_on
 from tests.support.tcp_proxy import TcpProxy
 
 HOUR_MS = 3_600_000
@@ -235,6 +238,44 @@ async def one_frozen(arena: Arena, victim: str, chance: Random) -> AsyncIterator
     yield strike
 
 
+@asynccontextmanager
+async def leaderless(arena: Arena, victim: str, chance: Random) -> AsyncIterator[Strike]:
+    """One partition of `events` has its only replica on the broker that dies; all others are led by those that stay,
+    and what is published to them must go all the way meanwhile."""
+    partition = chance.randrange(PARTITIONS)
+    broker, node = arena.brokers[-1], len(arena.brokers) + 1
+
+    async def strike() -> None:
+        await asyncio.sleep(chance.uniform(0.0, 1.0))
+        await broker.kill()
+        try:
+            await asyncio.sleep(15.0)
+            before, led_before = await _ended_runs(arena), await leader()
+            await asyncio.sleep(45.0)
+            after, led_after = await _ended_runs(arena), await leader()
+        finally:
+            await broker.start()
+        gained = {each: after.get(each, 0) - before.get(each, 0) for each in range(PARTITIONS)}
+        print(f"\nruns that ended in 45 s, by the partition of their event: {gained}; {partition} had no leader")
+        assert led_before == led_after == -1, (led_before, led_after)
+        assert all(gain for each, gain in gained.items() if each != partition), (partition, gained)
+
+    async with alone_on(arena.cluster, "events", partition, node) as leader:
+        yield strike
+
+
+async def _ended_runs(arena: Arena) -> dict[int, int]:
+    db = await asyncpg.connect(arena.dsn, timeout=30)
+    try:
+        rows = await db.fetch(
+            "select e.partition, count(*) as runs from read.runs r join read.events e on e.id = r.event"
+            " where r.ended_at is not null group by e.partition"
+        )
+        return {row["partition"]: row["runs"] for row in rows}
+    finally:
+        await db.close()
+
+
 async def _filled(disk: Disk) -> None:
     disk.fill()
     try:
@@ -367,6 +408,13 @@ NEMESES: Sequence[Nemesis] = (
         "two killed for 15 to 20 s",
         ["two brokers of three"],
         partial(brokers_killed, count=2),
+        brokers=3,
+    ),
+    Nemesis(
+        "one partition leaderless",
+        "its only broker killed for 60 s; the others go on",
+        ["a partition of events"],
+        leaderless,
         brokers=3,
     ),
 )
