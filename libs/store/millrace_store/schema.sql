@@ -1230,6 +1230,10 @@ CREATE INDEX entities_by_update ON read.entities USING btree (account, kind, upd
 
 CREATE INDEX entities_by_words ON read.entities USING gin (((array_to_tsvector(ARRAY[account, kind]) || to_tsvector('simple'::regconfig, ((((((((COALESCE(((members -> 'name'::text) ->> 1), ''::text) || ' '::text) || COALESCE(((members -> 'email'::text) ->> 1), ''::text)) || ' '::text) || COALESCE(((members -> 'company'::text) ->> 1), ''::text)) || ' '::text) || COALESCE(((members -> 'number'::text) ->> 1), ''::text)) || ' '::text) || COALESCE(((members -> 'subject'::text) ->> 1), ''::text))))));
 
+CREATE INDEX event_outcomes_decided_at_idx ON ONLY read.event_outcomes USING brin (decided_at) WITH (pages_per_range='16', autosummarize='on');
+
+CREATE INDEX event_outcomes_default_decided_at_idx ON read.event_outcomes_default USING brin (decided_at) WITH (pages_per_range='16', autosummarize='on');
+
 CREATE INDEX events_account_identifier_received_at_id_idx ON ONLY read.events USING btree (account, identifier, received_at DESC, id DESC);
 
 CREATE INDEX events_account_received_at_id_idx ON ONLY read.events USING btree (account, received_at DESC, id DESC);
@@ -1287,6 +1291,8 @@ ALTER INDEX read.deliveries_subscription_created_at_id_idx ATTACH PARTITION read
 ALTER INDEX read.delivery_attempts_pkey ATTACH PARTITION read.delivery_attempts_default_pkey;
 
 ALTER INDEX read.event_matches_pkey ATTACH PARTITION read.event_matches_default_pkey;
+
+ALTER INDEX read.event_outcomes_decided_at_idx ATTACH PARTITION read.event_outcomes_default_decided_at_idx;
 
 ALTER INDEX read.event_outcomes_pkey ATTACH PARTITION read.event_outcomes_default_pkey;
 
