@@ -68,11 +68,6 @@ class Job(Generic[T]):
         self.is_void = False
         self._lane = lane
 
-    @property
-    def is_alone(self) -> bool:
-        """Whether its lane does one after the other."""
-        return self._lane.width == 1
-
 
 class LaneQueues(Generic[T]):
     """`add` what is to be done, `begin` the next, tell when it is `over`. At most `account_max` pieces of one account

@@ -46,9 +46,6 @@ REVOKE_S_MAX = limits.SESSION_TIMEOUT_S / 2
 DRAIN_S_MAX = limits.SHUTDOWN_S_MAX * 0.6
 # A failure that the work did not foresee is tried this often before the record is parked.
 FAILURES_MAX = 3
-# So many times the records that may be worked on at once may run in all, with those whose outputs are not acked yet:
-# what a crash repeats of effects that were had.
-UNACKED_TIMES = 2
 # It dies once in a crowd, then alone.
 ALONE_MAX = limits.UNCLEAN_DEATHS_MAX - 1
 
@@ -96,13 +93,12 @@ class _Partition:
 class _Item:
     """One record to be worked on. `poison` = why it is to be parked without being worked on."""
 
-    __slots__ = ("is_working", "partition", "poison", "record", "task")
+    __slots__ = ("partition", "poison", "record", "task")
 
     def __init__(self, partition: _Partition, record: Received, poison: str | None) -> None:
         self.partition = partition
         self.record = record
         self.poison = poison
-        self.is_working = False
         self.task: asyncio.Task[None] | None = None
 
 
@@ -183,9 +179,8 @@ class Lanes:
         self._tasks: asyncio.TaskGroup | None = None
         self._is_draining = False
         self._told_lag_at = 0.0
-        self._working = 0  # of those running: not yet at the point where only their outputs are to be acked
         self.running = 0
-        """Records being worked on now, or whose outputs are not acked yet."""
+        """Records being worked on now."""
 
     @property
     def buffered(self) -> int:
@@ -335,7 +330,7 @@ class Lanes:
             self._begin_alone()
             return
         now_s = self._clock.monotonic()
-        while self._working < self._in_flight_max and self.running < UNACKED_TIMES * self._in_flight_max:
+        while self.running < self._in_flight_max:
             if (job := self._queues.begin(now_s)) is None:
                 self._wake(now_s)
                 return
@@ -369,23 +364,14 @@ class Lanes:
     def _launch(self, job: Job[_Item], work: Any) -> None:
         assert self._tasks is not None
         self.running += 1
-        self._working += 1
         self._idle.clear()
-        job.what.is_working = True
         job.what.task = self._tasks.create_task(work)
         job.what.task.add_done_callback(lambda _task: self._ended(job))
 
-    def _worked(self, job: Job[_Item]) -> None:
-        """Its work has ended, and another's may begin. Safe to repeat."""
-        if job.what.is_working:
-            job.what.is_working = False
-            self._working -= 1
-            if not job.is_void:
-                self._queues.over(job)
-
     def _ended(self, job: Job[_Item]) -> None:
         self.running -= 1
-        self._worked(job)
+        if not job.is_void:
+            self._queues.over(job)
         self._room.set()
         if not self.running:
             self._idle.set()
@@ -405,10 +391,6 @@ class Lanes:
         """One record, until its outputs are acked, or it is parked, or its partition stopped."""
         item = job.what
         outputs = await self._outputs(item)
-        if not job.is_alone:
-            # Nobody waits for this one's outcome to stand on the log: that takes as long again as the effect itself.
-            self._worked(job)
-            self._begin()
         if await self._emit(item, outputs):
             item.partition.jobs.pop(item.record.offset, None)
             item.partition.progress.finished(item.record.offset)
