@@ -211,42 +211,58 @@ async def test_what_is_asked_and_decided_while_kafka_is_silent_is_told_when_it_i
     assert (await stack.user.ask("POST", "/v1/actions", contract)).status == 201
 
     async def ask() -> Answer:
-        answer = await stack.user.ask("POST", "/v1/actions/run", {"action": name, "params": {}})
+        return await stack.user.ask("POST", "/v1/actions/run", {"action": name, "params": {}})
+
+    async def card() -> str:
+        answer = await ask()
         assert answer.status == 202, answer.body
-        return answer
+        return str(answer.json["confirmation"]["id"])
 
-    no, yes = [(await ask()).json["confirmation"]["id"] for _ in range(2)]
-    stack.kafka.hold()
-    try:
-        async with asyncio.TaskGroup() as asking:
-            asked = asking.create_task(ask())
-            refused = asking.create_task(stack.user.ask("POST", f"/v1/actions/confirmations/{no}/refuse"))
-            confirmed = asking.create_task(stack.user.ask("POST", f"/v1/actions/confirmations/{yes}/confirm"))
-
-            async def are_committed() -> bool:
-                return await _counted(stack, "control.confirmations WHERE told IS DISTINCT FROM state") == 3
-
-            await eventually(are_committed, timeout_s=5)
-            assert not any(task.done() for task in (asked, refused, confirmed))
-            open_ones = "pg_stat_activity WHERE state LIKE 'idle in%' AND application_name = 'millrace api'"
-            assert await _counted(stack, open_ones) == 0
-    finally:
-        stack.kafka.heal()
-    assert refused.result().status == 200
-    assert (confirmed.result().status, confirmed.result().json["status"]) == (202, "running")
-    card, run = asked.result().json["confirmation"]["id"], confirmed.result().json["id"]
-    cluster = Cluster(stack.platform.kafka, stack.platform.namespace)
+    async def untold() -> int:
+        return await _counted(stack, "control.confirmations WHERE told IS DISTINCT FROM state")
 
     async def is_told() -> bool:
-        return await _counted(stack, "control.confirmations WHERE told IS DISTINCT FROM state") == 0
+        return await untold() == 0
 
-    await eventually(is_told, timeout_s=60)
+    async def in_silence(no: str, yes: str) -> list[Answer]:
+        """What is answered to the three of them, asked while Kafka is silent and the list of keys still new."""
+        calls = [
+            ask(),
+            stack.user.ask("POST", f"/v1/actions/confirmations/{no}/refuse"),
+            stack.user.ask("POST", f"/v1/actions/confirmations/{yes}/confirm"),
+        ]
+        stack.kafka.hold()
+        try:
+            tasks = [asyncio.ensure_future(call) for call in calls]
+
+            async def are_committed_or_over() -> bool:
+                return await untold() == len(tasks) or any(task.done() for task in tasks)
+
+            await eventually(are_committed_or_over)
+            open_ones = "pg_stat_activity WHERE state LIKE 'idle in%' AND application_name = 'millrace api'"
+            assert await _counted(stack, open_ones) == 0
+        finally:
+            stack.kafka.heal()
+        return await asyncio.gather(*tasks)
+
+    for _ in range(5):
+        no, yes = await card(), await card()
+        answers = await in_silence(no, yes)
+        await eventually(is_told, timeout_s=60)
+        if not any(answer.status == 503 and b"Keys cannot be checked" in answer.body for answer in answers):
+            break
+        assert await eventually(stack.works, timeout_s=AWAY_S)
+    asked, refused, confirmed = answers
+    assert (asked.status, refused.status) == (202, 200)
+    assert (confirmed.status, confirmed.json["status"]) == (202, "running")
+    asked_id, run = asked.json["confirmation"]["id"], confirmed.json["id"]
+    cluster = Cluster(stack.platform.kafka, stack.platform.namespace)
     entries = [decode(record.value, AuditEntry) for record in await read_all(cluster, ["audit"])]
     told = {(one.kind, one.confirmation): one.id for one in entries if one.action == name}
-    assert told.keys() >= {("action.asked", card), ("action.refused", no), ("action.confirmed", yes)}
+    assert told.keys() >= {("action.asked", asked_id), ("action.refused", no), ("action.confirmed", yes)}
     assert len({one.id for one in entries}) == len({(one.kind, one.confirmation, one.run) for one in entries})
     commands = await read_all(cluster, ["run-commands"])
-    assert {record.key for record in commands} == {run.encode()}
+    assert run.encode() in {record.key for record in commands}
 
 
 async def _counted(stack: Stack, what: str) -> int:

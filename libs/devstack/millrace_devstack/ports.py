@@ -14,16 +14,19 @@ _LISTENING = "0A"
 _FIRST = 10_240
 _OUTGOING_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _OUTGOING_FIRST = 32_768
+_given: set[int] = set()
 
 
 def free_port() -> int:
-    """A port nobody listens on now. Another process may take it before you do: bind soon, and be ready to ask again.
+    """A port nobody listens on now, another one each time this process asks. Another process may take it before you do:
+    bind soon, and be ready to ask again.
 
     None that the system gives to outgoing connections: one of those would hold it while a server that is killed and
     started again wants it back, be it a client's that tries to reach this very server."""
     span = max(1, outgoing_first() - _FIRST)
-    while not is_free(port := _FIRST + secrets.randbelow(span)):
+    while (port := _FIRST + secrets.randbelow(span)) in _given or not is_free(port):
         pass
+    _given.add(port)
     return port
 
 
