@@ -124,9 +124,9 @@ async def test_garbage_on_every_topic_is_parked_and_the_flow_goes_on(
     tmp_path: Path, kafka: str, cluster: Cluster, database: str
 ) -> None:
     sink = Sink(0)
-    async with listening(sink) as sink_url:
+    async with listening(sink.routes) as sink_url:
         platform = Platform(kafka, database, cluster.namespace, tmp_path / "millrace")
-        try:
+        with platform.stopping():
             made = scenario.world(sink_url, pepper=platform.pepper, ring=keyring.KeyRing.parse(platform.key_ring))
             sink.secret = made.secret
             await asyncio.to_thread(platform.prepare, partitions=2)
@@ -173,12 +173,6 @@ async def test_garbage_on_every_topic_is_parked_and_the_flow_goes_on(
             print(f"\n{len(garbage)} damaged records, {len(wanted)} of them on topics that are read: all parked")
             verified = await asyncio.to_thread(platform.tool, "verify")
             assert "unaccounted 0" in verified.stdout, verified.stdout
-        except BaseException:
-            for name in platform.running:
-                print(f"── {name}\n{platform.tail(name, 15)}")
-            raise
-        finally:
-            platform.stop()
 
 
 @pytest.mark.parametrize("value", [value for _, value in GARBAGE if value is not None])

@@ -16,13 +16,14 @@ import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 import asyncpg
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from standardwebhooks import Webhook
 
 from millrace_core import ids, keyring
@@ -37,6 +38,7 @@ EVENTS = 30_000 if FULL else 3_000
 DEATHS = 3 if FULL else 1
 SEED = int(os.environ.get("MILLRACE_SEED") or random.SystemRandom().randrange(2**32))
 MORTAL = ("gateway", "matcher", "orchestrator", "scheduler", "executor", "dispatcher", "projector")
+BROKER = "broker"
 POSTERS = 32
 SETTLE_S = 600.0 if FULL else 90.0
 TABLES = (
@@ -83,12 +85,17 @@ class Sink:
         unlucky = hashlib.sha256(f"{self._seed}{id}".encode()).digest()[0] < 8
         return web.Response(status=500 if unlucky and seen[id] == 1 else 200)
 
+    @property
+    def routes(self) -> dict[str, Handler]:
+        return {"/job": self.job, "/{any}": self.webhook}
+
 
 @asynccontextmanager
-async def listening(sink: Sink) -> AsyncIterator[str]:
+async def listening(routes: Mapping[str, Handler]) -> AsyncIterator[str]:
+    """What takes POSTs by path; its URL."""
     app = web.Application()
-    app.router.add_post("/job", sink.job)
-    app.router.add_post("/{any}", sink.webhook)
+    for path, handler in routes.items():
+        app.router.add_post(path, handler)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -127,14 +134,21 @@ async def post_all(url: str, key: str, events: Sequence[scenario.Posted]) -> dic
     return accepted
 
 
-async def kill_all(platform: Platform, kafka: Kafka, chance: random.Random) -> None:
-    """Every mortal dies `DEATHS` times in a random order, at random moments; the broker once, among them."""
-    victims = [*MORTAL * DEATHS, "broker"]
-    chance.shuffle(victims)
-    for victim in victims:
-        await asyncio.sleep(chance.uniform(0.2, 2.0 if FULL else 1.0))
-        if victim == "broker":
-            await kafka.restart(kill=True)
+async def kill_all(
+    platform: Platform,
+    victims: Iterable[str],
+    chance: random.Random,
+    *,
+    apart_s: tuple[float, float],
+    broker: Kafka | None = None,
+) -> None:
+    """These die in a random order, at random moments; the broker once, among them, where it is given."""
+    order = [*victims] if broker is None else [*victims, BROKER]
+    chance.shuffle(order)
+    for victim in order:
+        await asyncio.sleep(chance.uniform(*apart_s))
+        if broker is not None and victim == BROKER:
+            await broker.restart(kill=True)
             continue
         platform.kill(victim)
         await asyncio.sleep(chance.uniform(0.0, 0.5))
@@ -163,15 +177,28 @@ async def fingerprint(db: asyncpg.Connection) -> dict[str, str]:
     return {table: await db.fetchval(query.format(table)) for table in TABLES}
 
 
+async def prove(platform: Platform, db: asyncpg.Connection) -> None:
+    """Everything is accounted for; and with all stopped, read models made anew from the log are equal."""
+    verified = await asyncio.to_thread(platform.tool, "verify", timeout_s=180)
+    assert "unaccounted 0" in verified.stdout, verified.stdout
+    print(verified.stdout)
+    platform.stop()
+    before = await fingerprint(db)
+    for table in TABLES:
+        await db.execute(f"truncate read.{table}")
+    await asyncio.to_thread(platform.tool, "rebuild", timeout_s=180)
+    assert await fingerprint(db) == before
+
+
 async def test_killed_at_random_nothing_is_lost_doubled_or_left_open(tmp_path: Path, database: str) -> None:
     print(f"\nMILLRACE_SEED={SEED}")
     chance = random.Random(SEED)
     events = scenario.events(SEED, EVENTS)
     sink = Sink(SEED)
     began = time.monotonic()
-    async with Kafka(tmp_path / "kafka") as kafka, listening(sink) as sink_url:
+    async with Kafka(tmp_path / "kafka") as kafka, listening(sink.routes) as sink_url:
         platform = Platform(kafka.bootstrap, database, "kill", tmp_path / "millrace")
-        try:
+        with platform.stopping():
             world = scenario.world(sink_url, pepper=platform.pepper, ring=keyring.KeyRing.parse(platform.key_ring))
             sink.secret = world.secret
             await asyncio.to_thread(platform.prepare, partitions=4)
@@ -183,18 +210,14 @@ async def test_killed_at_random_nothing_is_lost_doubled_or_left_open(tmp_path: P
                 posting = group.create_task(
                     post_all(platform.url("gateway") + "/ingest/event/publish", world.key, events)
                 )
-                group.create_task(kill_all(platform, kafka, chance))
+                group.create_task(
+                    kill_all(platform, MORTAL * DEATHS, chance, apart_s=(0.2, 2.0 if FULL else 1.0), broker=kafka)
+                )
             accepted = posting.result()
             posted_s = time.monotonic() - began
             await platform.ready(timeout_s=SETTLE_S)
             await check(platform, database, world, events, accepted, sink)
             print(f"posted by {posted_s:.0f} s, settled by {time.monotonic() - began:.0f} s; deaths {platform.deaths}")
-        except BaseException:
-            for name in platform.running:
-                print(f"── {name}\n{platform.tail(name, 15)}")
-            raise
-        finally:
-            platform.stop()
     assert all(platform.deaths.get(name, 0) >= DEATHS for name in MORTAL)
 
 
@@ -241,14 +264,7 @@ async def check(
         assert await db.fetchval("select count(*) from read.entities") == len(told)
         assert sink.bad_signatures == 0
         assert len(sink.seen) == len(expected["delivery"])
-        verified = await asyncio.to_thread(platform.tool, "verify", timeout_s=180)
-        assert "unaccounted 0" in verified.stdout, verified.stdout
-        platform.stop()
-        before = await fingerprint(db)
-        for table in TABLES:
-            await db.execute(f"truncate read.{table}")
-        await asyncio.to_thread(platform.tool, "rebuild", timeout_s=180)
-        assert await fingerprint(db) == before
+        await prove(platform, db)
     finally:
         await db.close()
 

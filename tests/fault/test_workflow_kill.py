@@ -10,8 +10,6 @@ import asyncio
 import hashlib
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
@@ -23,7 +21,7 @@ from millrace_core.messages import PlanControl, Raw, SubscriptionControl
 from millrace_devstack.kafka import Kafka
 from millrace_kafka.client import Cluster
 from tests.fault import scenario
-from tests.fault.test_kill import FULL, SEED, TABLES, fingerprint, post_all
+from tests.fault.test_kill import FULL, SEED, kill_all, listening, post_all, prove
 from tests.support.platform import Platform
 from tests.support.waiting import eventually
 
@@ -51,19 +49,6 @@ class Receiver:
             return web.Response(status=500)
         self.keys[at].add(request.headers["idempotency-key"])
         return web.Response()
-
-
-@asynccontextmanager
-async def listening(receiver: Receiver) -> AsyncIterator[str]:
-    app = web.Application()
-    app.router.add_post("/{node}", receiver.take)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
 
 
 def workflow(sink: str) -> plans.Plan:
@@ -97,22 +82,12 @@ def done_for(n: int) -> set[str]:
     return {"first", "beside", "join", "third" if n % 3 == 0 else "other"}
 
 
-async def kill_them(platform: Platform, chance: random.Random) -> None:
-    victims = [*MORTAL * DEATHS]
-    chance.shuffle(victims)
-    for victim in victims:
-        await asyncio.sleep(chance.uniform(0.2, 1.0))
-        platform.kill(victim)
-        await asyncio.sleep(chance.uniform(0.0, 0.5))
-        platform.restart(victim)
-
-
 async def test_each_step_of_a_workflow_happens_once_whoever_dies(tmp_path: Path, database: str) -> None:
     print(f"\nMILLRACE_SEED={SEED}")
     chance, receiver = random.Random(SEED), Receiver()
-    async with Kafka(tmp_path / "kafka") as kafka, listening(receiver) as sink:
+    async with Kafka(tmp_path / "kafka") as kafka, listening({"/{node}": receiver.take}) as sink:
         platform = Platform(kafka.bootstrap, database, "wf", tmp_path / "millrace")
-        try:
+        with platform.stopping():
             ring = keyring.KeyRing.parse(platform.key_ring)
             world = scenario.world(sink, pepper=platform.pepper, ring=ring)
             plan = workflow(sink)
@@ -138,15 +113,9 @@ async def test_each_step_of_a_workflow_happens_once_whoever_dies(tmp_path: Path,
                 posting = group.create_task(
                     post_all(platform.url("gateway") + "/ingest/event/publish", world.key, heard)
                 )
-                group.create_task(kill_them(platform, chance))
+                group.create_task(kill_all(platform, MORTAL * DEATHS, chance, apart_s=(0.2, 1.0)))
             await platform.ready(timeout_s=SETTLE_S)
             await check(platform, database, heard, posting.result(), receiver)
-        except BaseException:
-            for name in platform.running:
-                print(f"── {name}\n{platform.tail(name, 15)}")
-            raise
-        finally:
-            platform.stop()
     assert all(platform.deaths.get(name, 0) == DEATHS for name in MORTAL)
 
 
@@ -176,14 +145,6 @@ async def check(
             ("other", "skipped"): thirds,
         }
         assert counted["join", "completed"] == len(heard)
-        verified = await asyncio.to_thread(platform.tool, "verify", timeout_s=180)
-        assert "unaccounted 0" in verified.stdout, verified.stdout
-        print(verified.stdout)
-        platform.stop()
-        before = await fingerprint(db)
-        for table in TABLES:
-            await db.execute(f"truncate read.{table}")
-        await asyncio.to_thread(platform.tool, "rebuild", timeout_s=180)
-        assert await fingerprint(db) == before
+        await prove(platform, db)
     finally:
         await db.close()

@@ -12,7 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -179,6 +180,18 @@ class Platform:
     def tail(self, replica: str, lines: int = 30) -> str:
         """The last lines of its log."""
         return "\n".join(self.running[replica].log.read_text(errors="replace").splitlines()[-lines:])
+
+    @contextmanager
+    def stopping(self) -> Iterator[None]:
+        """Stop all when the block is left, and show the ends of their logs when it failed."""
+        try:
+            yield
+        except BaseException:
+            for replica in self.running:
+                print(f"── {replica}\n{self.tail(replica, 15)}")
+            raise
+        finally:
+            self.stop()
 
     def url(self, replica: str) -> str:
         """Where its HTTP surface listens."""
