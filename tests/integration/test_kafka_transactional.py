@@ -52,7 +52,7 @@ class Counting:
         return None
 
 
-def processor(cluster: Cluster, *, store: StateStores | None = None, **more: Any) -> TransactionalProcessor:
+def processor(cluster: Cluster, *, store: StateStores | None = None, **more: Any) -> TransactionalProcessor[Counting]:
     return TransactionalProcessor(
         cluster,
         group="orchestrator",
@@ -66,7 +66,7 @@ def processor(cluster: Cluster, *, store: StateStores | None = None, **more: Any
 
 
 @asynccontextmanager
-async def running(made: TransactionalProcessor) -> AsyncIterator[TransactionalProcessor]:
+async def running(made: TransactionalProcessor[Counting]) -> AsyncIterator[TransactionalProcessor[Counting]]:
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(made.run(stop))

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from millrace_core.clock import Clock, SystemClock
 from millrace_kafka.client import Cluster
@@ -16,7 +17,7 @@ from millrace_scheduler import handlers as scheduler
 from tests.support.waiting import eventually
 
 
-def orchestrating(cluster: Cluster) -> TransactionalProcessor:
+def orchestrating(cluster: Cluster) -> TransactionalProcessor[orchestrator.OrchestratorHandler]:
     return TransactionalProcessor(
         cluster,
         group="orchestrator",
@@ -30,7 +31,9 @@ def orchestrating(cluster: Cluster) -> TransactionalProcessor:
     )
 
 
-def admitting(cluster: Cluster, flows: Flows, view: ControlView) -> TransactionalProcessor:
+def admitting(
+    cluster: Cluster, flows: Flows, view: ControlView
+) -> TransactionalProcessor[admissions_handler.AdmissionsHandler]:
     return TransactionalProcessor(
         cluster,
         group="admissions",
@@ -44,7 +47,7 @@ def admitting(cluster: Cluster, flows: Flows, view: ControlView) -> Transactiona
     )
 
 
-def scheduling(cluster: Cluster, clock: Clock | None = None) -> TransactionalProcessor:
+def scheduling(cluster: Cluster, clock: Clock | None = None) -> TransactionalProcessor[scheduler.SchedulerHandler]:
     return TransactionalProcessor(
         cluster,
         group="scheduler",
@@ -61,7 +64,7 @@ def scheduling(cluster: Cluster, clock: Clock | None = None) -> TransactionalPro
 class Life:
     """A processor that runs until it is killed (no farewell: open transactions stay open) or stopped."""
 
-    def __init__(self, made: TransactionalProcessor) -> None:
+    def __init__(self, made: TransactionalProcessor[Any]) -> None:
         self.made = made
         self._stop = asyncio.Event()
         self._running = asyncio.ensure_future(made.run(self._stop))
@@ -79,7 +82,7 @@ class Life:
 
 
 @asynccontextmanager
-async def living(made: TransactionalProcessor) -> AsyncIterator[Life]:
+async def living(made: TransactionalProcessor[Any]) -> AsyncIterator[Life]:
     life = Life(made)
     try:
         yield life

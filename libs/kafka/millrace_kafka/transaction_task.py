@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from aiokafka import TopicPartition
 
@@ -34,6 +35,8 @@ from millrace_kafka.transaction import Placed, Transactions
 
 log = logging.getLogger(__name__)
 
+Handler = TypeVar("Handler", bound=TransactionalHandler)
+
 POLL_S = 0.25
 LAG_EVERY_S = 1.0
 # Markers and aborted records take offsets. A position that stays before them falls off the log when that is cut, and a
@@ -46,7 +49,7 @@ class Unparkable(MillraceError):
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
+class Setup(Generic[Handler]):
     """What all tasks of one processor share."""
 
     cluster: Cluster
@@ -54,7 +57,7 @@ class Setup:
     inputs: tuple[str, ...]
     changelog: str
     read_back: tuple[str, ...]
-    handler: Callable[[int], TransactionalHandler]
+    handler: Callable[[int], Handler]
     stores: StateStores
     clock: Clock
     observer: Observer
@@ -62,10 +65,10 @@ class Setup:
     transactions: type[Transactions]
 
 
-class Task:
+class Task(Generic[Handler]):
     """The task of partition `number`. `run` lives until `end`; `park` and `unpark` follow the group's assignment."""
 
-    def __init__(self, setup: Setup, number: int) -> None:
+    def __init__(self, setup: Setup[Handler], number: int) -> None:
         self._setup = setup
         self._number = number
         self._allowed = asyncio.Event()
@@ -76,11 +79,17 @@ class Task:
         self._transactions: Transactions | None = None
         self._reader: Reader | None = None
         self._store: StateStore | None = None
+        self._handler: Handler | None = None
         self._positions: dict[Part, int] = {}
 
     def ready(self) -> str | None:
         """None while it lives and moves; else what it does instead."""
         return self._why_not
+
+    @property
+    def living(self) -> Handler | None:
+        """Its handler, while it lives and moves."""
+        return self._handler if self._why_not is None else None
 
     def unpark(self) -> None:
         """The partition is ours: go on."""
@@ -129,7 +138,7 @@ class Task:
         async with Admin(setup.cluster) as admin:
             await self._restore(admin)
             self._positions = await self._committed(admin)
-        handler = setup.handler(number)
+        handler = self._handler = setup.handler(number)
         assert self._store is not None
         state = Overlay(self._store)
         # Not on the loop: a million timers take seconds, and a membership that misses its heartbeats would give the

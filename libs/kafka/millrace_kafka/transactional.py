@@ -9,7 +9,7 @@ batch and parks it warm, and the broker's fence tells if another had the partiti
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Generic
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
@@ -17,7 +17,6 @@ from aiokafka.errors import KafkaError
 
 from millrace_core.clock import Clock
 from millrace_core.errors import Retry
-from millrace_core.handling import TransactionalHandler
 from millrace_core.restart import backoff_s, pause
 from millrace_kafka import client as clients
 from millrace_kafka.client import Cluster
@@ -25,12 +24,12 @@ from millrace_kafka.control import ControlView
 from millrace_kafka.observer import Observer, Silent
 from millrace_kafka.store import StateStores
 from millrace_kafka.transaction import Transactions
-from millrace_kafka.transaction_task import Setup, Task
+from millrace_kafka.transaction_task import Handler, Setup, Task
 
 CHECK_S = 0.5
 
 
-class TransactionalProcessor:
+class TransactionalProcessor(Generic[Handler]):
     """A member of `group` over `inputs`, which must have one partition count. `handler(number)` makes a task's handler,
     anew for each of its lives. `view` is waited for where records carry a control position."""
 
@@ -41,7 +40,7 @@ class TransactionalProcessor:
         group: str,
         inputs: Sequence[str],
         changelog: str,
-        handler: Callable[[int], TransactionalHandler],
+        handler: Callable[[int], Handler],
         store: StateStores,
         clock: Clock,
         read_back: Sequence[str] = (),
@@ -69,7 +68,7 @@ class TransactionalProcessor:
             view=view,
             transactions=transactions,
         )
-        self._tasks: dict[int, tuple[Task, asyncio.Task[None]]] = {}
+        self._tasks: dict[int, tuple[Task[Handler], asyncio.Task[None]]] = {}
         self._owned: frozenset[int] = frozenset()
         self._why_not: str | None = "not a member of the group yet"
         self.split: frozenset[int] = frozenset()
@@ -83,9 +82,10 @@ class TransactionalProcessor:
         return "; ".join(f"{self._setup.group} {n}: {reason}" for n, reason in sorted(waiting.items())) or None
 
     @property
-    def living(self) -> frozenset[int]:
-        """The partition numbers that are ours and whose handlers are loaded and at work."""
-        return frozenset(n for n in self._owned if n in self._tasks and self._tasks[n][0].ready() is None)
+    def living(self) -> list[Handler]:
+        """The handlers that are loaded and at work, of the partitions that are ours."""
+        mine = [self._tasks[n][0].living for n in self._owned if n in self._tasks]
+        return [handler for handler in mine if handler is not None]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Process until told to stop; open transactions are finished first."""
@@ -157,7 +157,7 @@ class TransactionalProcessor:
 class _Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
     """The member reads nothing: its partitions are paused, and sought so that it asks for no position."""
 
-    def __init__(self, owner: TransactionalProcessor, member: AIOKafkaConsumer, group: asyncio.TaskGroup) -> None:
+    def __init__(self, owner: TransactionalProcessor[Any], member: AIOKafkaConsumer, group: asyncio.TaskGroup) -> None:
         self._owner = owner
         self._member = member
         self._group = group

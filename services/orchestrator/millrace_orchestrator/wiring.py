@@ -43,26 +43,15 @@ async def wire(settings: OrchestratorSettings, context: Context) -> Mapping[str,
     view = ControlView(cluster, followers={"subscription": flows}, clock=context.clock, observer=context.observer)
     stores = RocksStores(settings.state_dir / "orchestrator" / settings.instance)
     ended = context.metrics.counter(metric_defs.ORCHESTRATOR_RUNS)
-    runs_of: dict[int, OrchestratorHandler] = {}
-    admissions_of: dict[int, AdmissionsHandler] = {}
-
-    def new_runs(partition: int) -> OrchestratorHandler:
-        runs_of[partition] = OrchestratorHandler(
-            shares=Shares(released_max=share), ended=lambda outcome: ended.labels(outcome).inc()
-        )
-        return runs_of[partition]
-
-    def new_admissions(partition: int) -> AdmissionsHandler:
-        admissions_of[partition] = AdmissionsHandler(flows)
-        return admissions_of[partition]
-
     runs = TransactionalProcessor(
         cluster,
         group="orchestrator",
         inputs=handlers.INPUTS,
         changelog="orchestrator-changelog",
         read_back=handlers.READ_BACK,
-        handler=new_runs,
+        handler=lambda partition: OrchestratorHandler(
+            shares=Shares(released_max=share), ended=lambda outcome: ended.labels(outcome).inc()
+        ),
         store=stores,
         view=None,
         clock=context.clock,
@@ -74,7 +63,7 @@ async def wire(settings: OrchestratorSettings, context: Context) -> Mapping[str,
         group="admissions",
         inputs=admissions_handler.INPUTS,
         changelog="admissions-changelog",
-        handler=new_admissions,
+        handler=lambda partition: AdmissionsHandler(flows),
         store=stores,
         view=view,
         clock=clock,
@@ -93,17 +82,13 @@ async def wire(settings: OrchestratorSettings, context: Context) -> Mapping[str,
     context.health.add("admissions", admissions.ready)
     context.metrics.watch(metric_defs.CONTROL_AGE_SECONDS, view.fresh_age_s)
     context.metrics.watch(metric_defs.CONTROL_POSITION, lambda: view.position)
-    context.metrics.watch(
-        metric_defs.ORCHESTRATOR_LIVE_RUNS, lambda: sum(runs_of[number].live_runs for number in runs.living)
-    )
-    context.metrics.watch(
-        metric_defs.ORCHESTRATOR_HELD_STEPS, lambda: sum(runs_of[number].held_steps for number in runs.living)
-    )
+    context.metrics.watch(metric_defs.ORCHESTRATOR_LIVE_RUNS, lambda: sum(each.live_runs for each in runs.living))
+    context.metrics.watch(metric_defs.ORCHESTRATOR_HELD_STEPS, lambda: sum(each.held_steps for each in runs.living))
     held = Held(context.metrics, clock)
 
     async def tell_held(stop: asyncio.Event) -> None:
         while not stop.is_set():
-            held.found([admissions_of[number].held() for number in admissions.living])
+            held.found([each.held() for each in admissions.living])
             await pause(stop, HELD_EVERY_S)
 
     return {

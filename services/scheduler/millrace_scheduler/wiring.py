@@ -21,15 +21,10 @@ async def wire(settings: SchedulerSettings, context: Context) -> Mapping[str, Wo
     producer = PlainProducer(cluster, observer=context.observer)
     fired = context.metrics.counter(metric_defs.SCHEDULER_FIRED)
     late = context.metrics.histogram(metric_defs.SCHEDULER_LATE_SECONDS)
-    timers_of: dict[int, SchedulerHandler] = {}
 
     def has_fired(late_ms: int) -> None:
         fired.inc()
         late.observe(late_ms / 1000)
-
-    def new_timers(partition: int) -> SchedulerHandler:
-        timers_of[partition] = SchedulerHandler(fired=has_fired)
-        return timers_of[partition]
 
     processor = TransactionalProcessor(
         cluster,
@@ -37,7 +32,7 @@ async def wire(settings: SchedulerSettings, context: Context) -> Mapping[str, Wo
         inputs=INPUTS,
         changelog="scheduler-changelog",
         read_back=READ_BACK,
-        handler=new_timers,
+        handler=lambda partition: SchedulerHandler(fired=has_fired),
         store=RocksStores(settings.state_dir / "scheduler" / settings.instance),
         view=None,
         clock=clock,
@@ -51,7 +46,5 @@ async def wire(settings: SchedulerSettings, context: Context) -> Mapping[str, Wo
     await ticker.first(context.stop)
     context.health.add("clock", ticker.ready)
     context.health.add("timers", processor.ready)
-    context.metrics.watch(
-        metric_defs.SCHEDULER_TIMERS, lambda: sum(timers_of[number].waiting for number in processor.living)
-    )
+    context.metrics.watch(metric_defs.SCHEDULER_TIMERS, lambda: sum(each.waiting for each in processor.living))
     return {"clock": ticker.run, "timers": processor.run}
