@@ -7,15 +7,12 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import islice
 from typing import TypeVar
 
 import asyncpg
-import msgspec
 
-from millrace_core import event as events
 from millrace_core import ids, record
 from millrace_core.clock import SystemClock
 from millrace_core.matching import SubscriptionIndex
@@ -24,21 +21,18 @@ from millrace_core.plans import Node, RetryPolicy, compile_job, encode_plan, raw
 from millrace_core.record import Output, Received
 from millrace_kafka.control import ControlView
 from millrace_kafka.control_log import ControlWriter
-from millrace_kafka.producer import PlainProducer
 from millrace_kafka.reader import Reader
 from tests.bench import cpu
-from tests.bench.load import event_body
 from tests.bench.plots import Plot
 from tests.bench.report import Figure, figure
 from tests.bench.stack import Stack
 from tests.bench.subscriptions import subscriptions
-from tests.bench.world import ACCOUNT, IDENTIFIER, cluster_of, furnish
+from tests.bench.world import ACCOUNT, IDENTIFIER, WRITE_RECORDS, cluster_of, event_of, furnish, pieces, write
 from tests.support.platform import Platform
 
 T = TypeVar("T")
 
 SIZES = (10, 1_000, 100_000, 1_000_000)
-WRITE_RECORDS = 1_000
 _NODE = Node(id="one", type="transform", config=raw_config({"value": {"ok": True}}), retry=RetryPolicy(attempts=1))
 PLAN = Raw(encode_plan(compile_job(_NODE, id=ids.new_id(ids.JOB), version=1, name="bench")))
 
@@ -81,7 +75,7 @@ async def control(stack: Stack, *, count: int) -> list[Figure]:
     writer = ControlWriter(cluster_of(platform))
     await writer.start()
     entries = (("subscription", ACCOUNT, id, 1, value) for id, value in subscriptions(count))
-    for some in _pieces(entries, WRITE_RECORDS):
+    for some in pieces(entries, WRITE_RECORDS):
         await writer.write(some)
     await writer.stop()
     index = SubscriptionIndex()
@@ -118,7 +112,7 @@ async def restart(stack: Stack, *, keys: int, runs: int) -> list[Figure]:
             platform.start(name)
         await _until(rows, "select count(*) from read.event_outcomes", keys)
         await _until(rows, "select count(*) from read.runs where status = 'running'", runs)
-        again, one_more = _event(0, unique=True), _run(runs)
+        again, one_more = event_of(0, unique=True), _run(runs)
         matcher, fact = await _back(platform, "matcher", again, "event-facts")
         assert decode(fact.value, EventFact).outcome == "duplicate"
         orchestrator, _ = await _back(platform, "orchestrator", one_more, "run-facts")
@@ -185,7 +179,7 @@ async def _back(platform: Platform, name: str, asked: Output, answers: str) -> t
     platform.kill(name)
     async with Reader(cluster_of(platform)) as reader:
         reader.assign(await reader.ends(await reader.partitions([answers])))
-        await _write(platform, [asked])
+        await write(platform, [asked])
         began = time.perf_counter()
         platform.restart(name)
         found = await _answer(reader, asked)
@@ -203,18 +197,11 @@ async def _answer(reader: Reader, asked: Output, *, timeout_s: float = 120) -> R
 
 
 async def _post(platform: Platform, count: int, *, unique: bool = False) -> None:
-    await _write(platform, (_event(n, unique=unique) for n in range(count)))
-
-
-def _event(n: int, *, unique: bool = False) -> Output:
-    now_ms = time.time_ns() // 1_000_000
-    posted = events.parse_post(event_body(n), now_ms=now_ms)
-    posted = msgspec.structs.replace(posted, ordering_key=str(n % 97), unique_key=f"key-{n}" if unique else None)
-    return events.to_output(events.make_event(posted, account=ACCOUNT, now_ms=now_ms))
+    await write(platform, (event_of(n, unique=unique) for n in range(count)))
 
 
 async def _ask_runs(platform: Platform, count: int) -> None:
-    await _write(platform, map(_run, range(count)))
+    await write(platform, map(_run, range(count)))
 
 
 def _run(n: int) -> Output:
@@ -230,18 +217,3 @@ def _run(n: int) -> Output:
     value, payload_at = encode_with_payload(started, started.input)
     headers = ((record.ACCOUNT, ACCOUNT.encode()), (record.ID, run.encode()), (record.PAYLOAD, payload_at))
     return Output("run-commands", run.encode(), value, headers)
-
-
-def _pieces(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of at most `size`, in order."""
-    source = iter(items)
-    while piece := list(islice(source, size)):
-        yield piece
-
-
-async def _write(platform: Platform, outputs: Iterable[Output]) -> None:
-    producer = PlainProducer(cluster_of(platform))
-    await producer.start()
-    for some in _pieces(outputs, WRITE_RECORDS):
-        await producer.write(some)
-    await producer.stop()

@@ -12,13 +12,10 @@ import asyncpg
 import orjson
 from aiokafka import AIOKafkaProducer
 
-from millrace_core import event as events
-from millrace_core.record import Output
-from millrace_kafka.producer import PlainProducer
 from tests.bench.load import event_body
 from tests.bench.report import Figure, figure
 from tests.bench.stack import PARTITIONS, Stack, ends, says_ready, span_s
-from tests.bench.world import ACCOUNT, cluster_of, furnish
+from tests.bench.world import cluster_of, event_of, furnish, write
 from tests.support.platform import Platform
 
 SUBSCRIPTIONS = 1_000
@@ -32,24 +29,6 @@ async def reached(bootstrap: str, topic: str, count: int, *, timeout_s: float = 
         if time.monotonic() > deadline:
             raise TimeoutError(f"{topic} holds {await ends(bootstrap, topic)} of {count}")
         await asyncio.sleep(0.2)
-
-
-async def fill_ours(platform: Platform, count: int) -> None:
-    """Events as the gateway writes them."""
-    producer = PlainProducer(cluster_of(platform))
-    await producer.start()
-    for start in range(0, count, 1_000):
-        await producer.write([prepared(n) for n in range(start, start + 1_000)])
-    await producer.stop()
-
-
-def prepared(n: int) -> Output:
-    """One of them, spread over the partitions by ordering key."""
-    now_ms = time.time_ns() // 1_000_000
-    body = orjson.loads(event_body(n))
-    body["orderingKey"] = str(n % 97)
-    posted = events.parse_post(orjson.dumps(body), now_ms=now_ms)
-    return events.to_output(events.make_event(posted, account=ACCOUNT, now_ms=now_ms))
 
 
 async def _fill_limit(stack: Stack, prefix: str, count: int) -> None:
@@ -80,7 +59,7 @@ async def run(stack: Stack, *, rounds: int, count: int) -> list[Figure]:
         platform = await stack.platform()
         try:
             await furnish(platform, url="http://127.0.0.1:9/", subscriptions=SUBSCRIPTIONS)
-            await fill_ours(platform, count)
+            await write(platform, map(event_of, range(count)))
             platform.start("matcher")
             topic = cluster_of(platform).topic
             await reached(bootstrap, topic("deliveries"), count)

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from millrace_kafka.producer import PlainProducer
 from millrace_kafka.reader import Reader
 from tests.bench import cpu
-from tests.bench.matching import SUBSCRIPTIONS, prepared
+from tests.bench.matching import SUBSCRIPTIONS
 from tests.bench.plots import Plot
 from tests.bench.report import Figure, figure
 from tests.bench.stack import Stack
-from tests.bench.world import cluster_of, furnish
+from tests.bench.world import cluster_of, event_of, furnish
 from tests.support.platform import Platform
 
 PROCESSES = (1, 2)
@@ -72,7 +72,7 @@ async def _measured(stack: Stack, processes: int, partitions: int, count: int) -
     platform = Platform(stack.kafka.bootstrap, dsn, namespace, stack.folder / namespace)
     await asyncio.to_thread(platform.prepare, partitions=partitions)
     await furnish(platform, url="http://127.0.0.1:9/", subscriptions=SUBSCRIPTIONS)
-    events = [prepared(n) for n in range(count)]
+    events = [event_of(n) for n in range(count)]
     producer = PlainProducer(cluster_of(platform))
     await producer.start()
     replicas = [f"matcher-{n}" for n in range(processes)]

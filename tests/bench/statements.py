@@ -18,10 +18,10 @@ import asyncpg
 
 from millrace_devstack.postgres import Postgres
 from millrace_kafka.producer import PlainProducer
-from tests.bench.matching import fill_ours, prepared, reached
+from tests.bench.matching import reached
 from tests.bench.report import Figure, figure
 from tests.bench.stack import Stack
-from tests.bench.world import cluster_of, furnish
+from tests.bench.world import cluster_of, event_of, furnish, write
 from tests.support.platform import Platform
 
 STATEMENTS_MAX = 3
@@ -75,7 +75,7 @@ async def projector(stack: Stack, *, count: int, seconds: float) -> list[Figure]
 async def _backlog(stack: Stack, count: int) -> float:
     async with _world(stack) as (platform, rows):
         await furnish(platform, url="http://127.0.0.1:9/")
-        await fill_ours(platform, count)
+        await write(platform, map(event_of, range(count)))
         platform.start("matcher")
         for topic in ("deliveries", "event-facts"):
             await reached(stack.kafka.bootstrap, cluster_of(platform).topic(topic), count)
@@ -111,7 +111,7 @@ async def _post(platform: Platform, rate: int, stop: asyncio.Event) -> None:
     while not stop.is_set():
         due = int((time.perf_counter() - began) * rate) - posted
         if due:
-            await producer.write([prepared(next(ns)) for _ in range(due)])
+            await producer.write([event_of(next(ns)) for _ in range(due)])
             posted += due
         await asyncio.sleep(TURN_S)
     await producer.stop()

@@ -2,15 +2,53 @@
 
 import json
 import os
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TypeVar
+
+import msgspec
 
 from millrace_core import credentials, ids, keyring, signing
+from millrace_core import event as events
 from millrace_core.messages import EndpointControl, KeyControl, Message, Raw, SubscriptionControl, encode
+from millrace_core.record import Output
 from millrace_kafka.client import Cluster
 from millrace_kafka.control_log import ControlWriter
+from millrace_kafka.producer import PlainProducer
+from tests.bench.load import event_body
 from tests.support.platform import Platform
 
 ACCOUNT = "acc_" + "b" * 32
 IDENTIFIER = "e:bench/order"
+
+
+WRITE_RECORDS = 1_000
+T = TypeVar("T")
+
+
+def event_of(n: int, *, unique: bool = False) -> Output:
+    """An event as the gateway writes it, spread over the partitions by ordering key."""
+    now_ms = time.time_ns() // 1_000_000
+    posted = events.parse_post(event_body(n), now_ms=now_ms)
+    posted = msgspec.structs.replace(posted, ordering_key=str(n % 97), unique_key=f"key-{n}" if unique else None)
+    return events.to_output(events.make_event(posted, account=ACCOUNT, now_ms=now_ms))
+
+
+async def write(platform: Platform, outputs: Iterable[Output]) -> None:
+    """Write them all, a thousand at a time."""
+    producer = PlainProducer(cluster_of(platform))
+    await producer.start()
+    for some in pieces(outputs, WRITE_RECORDS):
+        await producer.write(some)
+    await producer.stop()
+
+
+def pieces(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of at most `size`, in order."""
+    source = iter(items)
+    while piece := list(islice(source, size)):
+        yield piece
 
 
 def cluster_of(platform: Platform) -> Cluster:
