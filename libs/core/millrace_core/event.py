@@ -60,6 +60,7 @@ class Posted(msgspec.Struct, frozen=True, gc=False):
 _DATE = r"(?:\d{4}-\d{2}-\d{2}|\d{8})"
 _TIME = r"\d{2}(?::?\d{2}(?::?\d{2}(?:[.,]\d{1,9})?)?)?"
 _ISO_8601 = re.compile(rf"{_DATE}(?:[T ]{_TIME}(?:Z|[+-]\d{{2}}(?::?\d{{2}})?)?)?", re.ASCII)
+_UNREADABLE = (orjson.JSONDecodeError, msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 _decode_body = msgspec.json.Decoder(_Body).decode
 _decode_bodies = msgspec.json.Decoder(list[_Body]).decode
 _decode_fired = msgspec.json.Decoder(_Fired).decode
@@ -71,22 +72,22 @@ def parse_post(body: bytes, *, now_ms: int) -> Posted:
         loaded = orjson.loads(body)
         posted = _decode_body(body)
         identifier = identifier_of(posted.event_type.provider, posted.event_type.name)
-    except (orjson.JSONDecodeError, msgspec.DecodeError, RecursionError, UnicodeDecodeError, Reject) as error:
+    except (*_UNREADABLE, Reject) as error:
         raise _explained(body, error) from None
     return _checked(posted, identifier, loaded, now_ms)
 
 
 def parse_posts(body: bytes, *, now_ms: int) -> list[Posted] | None:
-    """The items of a JSON array, each checked as `parse_post` does, for less than half of what it costs one by one.
-    None unless every one of them is right: parse them one by one then, to learn which is not. It is one step of the
-    loop, so the body must be short."""
+    """The items of a JSON array, each checked as `parse_post` does, for less than they cost one by one. None unless
+    every one of them is right: parse them one by one then, to learn which is not. It is one step of the loop, so the
+    body must be short."""
     try:
         loaded = orjson.loads(body)
         return [
             _checked(posted, identifier_of(posted.event_type.provider, posted.event_type.name), members, now_ms)
             for posted, members in zip(_decode_bodies(body), loaded, strict=True)
         ]
-    except (orjson.JSONDecodeError, msgspec.DecodeError, RecursionError, UnicodeDecodeError, Reject):
+    except (*_UNREADABLE, Reject):
         return None
 
 
@@ -115,7 +116,7 @@ def parse_fired(body: bytes) -> Posted:
     try:
         loaded = orjson.loads(body)
         fired = _decode_fired(body)
-    except (orjson.JSONDecodeError, msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise _why_not_fired(body, error) from None
     identifier = identifier_of(OPS_PROVIDER, fired.event)
     if may_be_deep(body):

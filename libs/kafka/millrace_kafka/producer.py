@@ -123,10 +123,7 @@ class PlainProducer:
         that nothing was. Retry means that any of them may be on the log or not. Cancelling does not take them back."""
         if len(outputs) == 1:
             return [await self.submit(outputs[0])]
-        try:
-            places = [self._routing.place(output) for output in outputs]
-        except Retry as error:
-            raise Retry(self._why_away or str(error)) from error
+        places = [self._place(output) for output in outputs]
         if self._why_away is not None:
             raise Retry(self._why_away)
         marks: list[tuple[_Batch, int]] = []

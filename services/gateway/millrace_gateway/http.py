@@ -302,13 +302,14 @@ class Ingest:
         try:
             body = await self._read(call, limits.BATCH_BODY_BYTES_MAX)
             self._prove(call, body, self._door.rate)
+            now_ms = self._clock.now_ms()
             try:
-                items = self._items(body, form)
+                items = form.items(body, now_ms=now_ms)
             except batches.TooMany as error:
                 raise ApiError(413, _sentence(error)) from None
             self._door.let_in(len(items))
             inside += len(items)
-            results, outputs = await self._decide(call, key, items, form.parse)
+            results, outputs = await self._decide(call, key, items, form.parse, now_ms)
             acked = await self._log.write(outputs) if outputs else ()
         finally:
             self._bodies.release(body)
@@ -323,17 +324,10 @@ class Ingest:
         told = {"success": True, "accepted": len(outputs), "refused": refused, "results": results}
         return 200, orjson.dumps(told), call.answer_headers
 
-    def _items(self, body: bytes, form: "Form") -> Sequence[bytes | Posted]:
-        if form.at_once is not None and len(body) <= limits.BATCH_AT_ONCE_BYTES_MAX:
-            posts = form.at_once(body, now_ms=self._clock.now_ms())
-            if posts is not None and len(posts) <= limits.BATCH_ITEMS_MAX:
-                return posts
-        return form.split(body)
-
     async def _decide(
-        self, call: Call, key: ApiKey, items: Sequence[bytes | Posted], parse: "Parse"
+        self, call: Call, key: ApiKey, items: Sequence[bytes | Posted], parse: "Parse", now_ms: int
     ) -> tuple[list[dict[str, object]], list[Output]]:
-        now_ms, traceparent, once = self._clock.now_ms(), call.traceparent, call.once
+        traceparent, once = call.traceparent, call.once
         results: list[dict[str, object]] = []
         outputs: list[Output] = []
         for index, item in enumerate(items):
@@ -387,18 +381,17 @@ class Parse(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How a batch is read: `split` into items, each of which is parsed; where there is `at_once`, a short one of which
-    every item is right in one go."""
+    """How a batch is read: `split` into items that are parsed one by one, or `at_once` where it is short and every item
+    right."""
 
     split: Callable[[bytes], list[bytes]]
     parse: Parse
-    at_once: "ParseAll | None" = None
+    at_once: Callable[..., list[Posted] | None] = lambda body, *, now_ms: None
 
-
-class ParseAll(Protocol):
-    """From a batch's bytes to what was posted; None when any of it is wrong."""
-
-    def __call__(self, body: bytes, /, *, now_ms: int) -> list[Posted] | None: ...
+    def items(self, body: bytes, *, now_ms: int) -> Sequence[bytes | Posted]:
+        """What stands in the batch: still to be parsed, or all of it parsed. Raises Reject, TooMany."""
+        posts = self.at_once(body, now_ms=now_ms) if len(body) <= limits.BATCH_AT_ONCE_BYTES_MAX else None
+        return posts if posts is not None and len(posts) <= limits.BATCH_ITEMS_MAX else self.split(body)
 
 
 _ARRAY = Form(batches.split_array, event.parse_post, event.parse_posts)

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 
 from structlog.typing import FilteringBoundLogger
 
-from millrace_core.clock import Clock
+from millrace_core.clock import Clock, utc_now
 from millrace_core.ids import DAY_MS
 from millrace_core.restart import pause
 from millrace_kafka.admin import Admin
@@ -30,7 +30,6 @@ from millrace_store.pool import Connection
 EVERY_S = 10.0
 SHARE_MAX = 0.05
 KNOWN_FOR = timedelta(minutes=1)
-_KNOWN_FOR_MS = KNOWN_FOR // timedelta(milliseconds=1)
 _LOCK = 0x756E616363740001  # "unacct": any fixed number of its own
 _SQL = queries.load("unaccounted")
 _TOLD_IN = ("event-facts", "dead-letters", "run-commands", "deliveries")
@@ -40,11 +39,11 @@ _TOLD_IN = ("event-facts", "dead-letters", "run-commands", "deliveries")
 class Settled:
     """What the matcher has answered for: on each partition of `events` all records from its start up to `until`. Their
     outcomes and children lie below `told_until`, since a matcher commits after its outputs and facts are acked.
-    `waiting_ms` is the broker's time on the first record that it has not answered for, where there is one."""
+    `waiting_since` is the broker's time on the oldest that it has not answered for; None = there is none."""
 
     starts: Mapping[int, int]
     until: Mapping[int, int]
-    waiting_ms: Mapping[int, int]
+    waiting_since: datetime | None
     told_until: Mapping[tuple[str, int], int]
 
 
@@ -56,14 +55,15 @@ async def settled(cluster: Cluster) -> Settled:
         starts, ends = await reader.starts(committed), await reader.ends(committed)
         first = {part: max(at.offset, starts[part]) for part, at in committed.items()}
         waiting = {part: at for part, at in first.items() if at < ends[part]}
+        times = [
+            _moment(record.timestamp)
+            async for records in reader.read(waiting, {part: at + 1 for part, at in waiting.items()})
+            for record in records
+        ]
         return Settled(
             starts={number: at for (_, number), at in starts.items()},
             until={number: at.offset for (_, number), at in committed.items()},
-            waiting_ms={
-                record.partition: record.timestamp
-                async for records in reader.read(waiting, {part: at + 1 for part, at in waiting.items()})
-                for record in records
-            },
+            waiting_since=min(times, default=None),
             told_until=told_until,
         )
 
@@ -99,8 +99,8 @@ class Reconciler:
         self._leader = Leader(connect, lock=_LOCK, work=self._count_on)
         self._settled = settled
         self._asked: Settled | None = None
-        self._asked_ms = 0
-        self._whole_until_ms: int | None = None
+        self._asked_at = datetime.min.replace(tzinfo=UTC)
+        self._whole_until: datetime | None = None
         self._clear_until: dict[int, int] = {}
         self._stuck: frozenset[str] = frozenset()
         self._found = found
@@ -131,7 +131,7 @@ class Reconciler:
             took_s = await self._count(connection, asked)
             asked = None
         if asked is None:
-            self._asked_ms = self._clock.now_ms()
+            self._asked_at = utc_now(self._clock)
             self._asked = await self._settled()
         return took_s
 
@@ -146,17 +146,14 @@ class Reconciler:
         began, now_ms = self._clock.monotonic(), self._clock.now_ms()
         now, yesterday = _moment(now_ms), now_ms // DAY_MS - 1
         undecided = await self._undecided(connection, asked)
-        never_asked = await self._never_asked(connection, asked, yesterday)
+        never_asked = await self._never_asked(connection, asked, _moment(yesterday * DAY_MS))
         since = first_id(yesterday)
         stuck = frozenset(str(row["id"]) for row in await connection.fetch(_SQL["stuck"], since, now - KNOWN_FOR))
         async with connection.transaction():
             await connection.execute(_SQL["by_index"])
             oldest = {row["stage"]: row["since"] for row in await connection.fetch(_SQL["oldest"], since, now)}
-        waiting = [_moment(ms) for ms in asked.waiting_ms.values()]
-        if any(undecided.values()):
-            passed_over = await connection.fetchval(_SQL["undecided_since"], since)
-            waiting += [passed_over] if passed_over is not None else []
-        oldest["matcher"] = min(waiting, default=None)
+        passed_over = await connection.fetchval(_SQL["undecided_since"], since) if any(undecided.values()) else None
+        oldest["matcher"] = min(filter(None, (asked.waiting_since, passed_over)), default=None)
         # A run may be seen between two batches of its facts, but not twice.
         still, self._stuck = stuck & self._stuck, stuck
         ages = {stage: _age_s(since, now) for stage, since in oldest.items()}
@@ -164,16 +161,17 @@ class Reconciler:
         self._counted_at = self._clock.monotonic()
         return self._counted_at - began
 
-    async def _never_asked(self, connection: Connection, asked: Settled, yesterday: int) -> int:
+    async def _never_asked(self, connection: Connection, asked: Settled, yesterday: datetime) -> int:
         """Of the records that the broker took before the first that is not answered for. What was found whole before is
         not looked at again: what was asked for once stays so."""
-        until_ms = min([self._asked_ms - _KNOWN_FOR_MS, *asked.waiting_ms.values()])
-        from_ms = yesterday * DAY_MS if self._whole_until_ms is None else self._whole_until_ms
-        if from_ms >= until_ms:
+        start, until = self._whole_until or yesterday, self._asked_at - KNOWN_FOR
+        if asked.waiting_since is not None:
+            until = min(until, asked.waiting_since)
+        if start >= until:
             return 0
-        count: int = await connection.fetchval(_SQL["never_asked"], _moment(from_ms), _moment(until_ms))
+        count: int = await connection.fetchval(_SQL["never_asked"], start, until)
         if count == 0:
-            self._whole_until_ms = until_ms
+            self._whole_until = until
         return count
 
     async def _undecided(self, connection: Connection, asked: Settled) -> dict[int, int]:
