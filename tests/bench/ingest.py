@@ -1,7 +1,9 @@
 """Ingest: one gateway process beside the bare ASGI route, and batches beside a producer's bare `send` loop."""
 
 import asyncio
+import json
 
+from millrace_core import event, ids
 from tests.bench.load import event_body, request, saturate
 from tests.bench.report import Figure, figure, percentile
 from tests.bench.stack import Stack
@@ -48,7 +50,7 @@ async def single(stack: Stack, *, rounds: int, seconds: float) -> list[Figure]:
 
 
 async def batch(stack: Stack, *, rounds: int, seconds: float, items: int = 500) -> list[Figure]:
-    """Events a second in batches, beside one producer's send loop with records of the size ours writes."""
+    """Events a second in batches, beside one producer's send loop with the record ours writes."""
     ours: list[float] = []
     limits: list[float] = []
     platform = await stack.platform()
@@ -59,6 +61,7 @@ async def batch(stack: Stack, *, rounds: int, seconds: float, items: int = 500) 
     assert port is not None
     body = b"[" + b",".join(event_body(n) for n in range(items)) + b"]"
     whole = request(PATH + "/batch", body, key)
+    record = _record()
     prefix = await stack.limit_topics()
     try:
         await saturate("127.0.0.1", port, lambda _: whole, connections=4, seconds=1)
@@ -66,10 +69,20 @@ async def batch(stack: Stack, *, rounds: int, seconds: float, items: int = 500) 
             answers, took = await saturate("127.0.0.1", port, lambda _: whole, connections=4, seconds=seconds)
             assert answers.refused == 0, answers.last_refusal
             ours.append(answers.ok * items / took)
-            process = stack.limit("producer", prefix, str(seconds), "330")
+            process = stack.limit("producer", prefix, str(seconds), record)
             out, _ = await asyncio.to_thread(process.communicate)
             stack.children.remove(process)
             limits.append(float(out))
     finally:
         platform.stop()
     return [figure("ingest batch", "events/s", ours, limit=limits, bar=0.4, against="ratio")]
+
+
+def _record() -> str:
+    """What one event of the batch becomes, as the limit reads it."""
+    posted = event.parse_post(event_body(0), now_ms=0)
+    output = event.to_output(event.make_event(posted, account=ids.new_id(ids.ACCOUNT), now_ms=0))
+    assert output.key is not None
+    assert output.value is not None
+    headers = [(name, value.decode()) for name, value in output.headers]
+    return json.dumps([output.key.decode(), output.value.decode(), headers])

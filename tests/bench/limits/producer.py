@@ -1,6 +1,11 @@
-"""Limit of batch ingest: one idempotent producer's `send` loop, futures awaited by the thousand. Prints messages/s."""
+"""Limit of batch ingest: one idempotent producer's `send` loop, futures awaited by the thousand. Prints messages/s.
+
+It is given the record that ours writes, so that both put the same bytes on the log. Arguments: seconds; key, value and
+headers as JSON.
+"""
 
 import asyncio
+import json
 import os
 import sys
 import time
@@ -12,17 +17,16 @@ PREFIX = os.environ["BENCH_TOPICS"]
 PARTITIONS = int(os.environ.get("BENCH_PARTITIONS", "3"))
 
 
-async def main(seconds: float, size: int) -> None:
+async def main(seconds: float, key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> None:
     producer = AIOKafkaProducer(
         bootstrap_servers=os.environ["MILLRACE_KAFKA"], enable_idempotence=True, linger_ms=0, max_batch_size=262144
     )
     await producer.start()
-    value = b"x" * size
     sent = 0
     began = time.perf_counter()
     while time.perf_counter() - began < seconds:
         futures = [
-            await producer.send(PREFIX + "ev", value, key=b"e:bench/order", partition=n % PARTITIONS)
+            await producer.send(PREFIX + "ev", value, key=key, partition=n % PARTITIONS, headers=headers)
             for n in range(1000)
         ]
         await asyncio.gather(*futures)
@@ -31,4 +35,5 @@ async def main(seconds: float, size: int) -> None:
     await producer.stop()
 
 
-uvloop.run(main(float(sys.argv[1]), int(sys.argv[2])))
+key, value, headers = json.loads(sys.argv[2])
+uvloop.run(main(float(sys.argv[1]), key.encode(), value.encode(), [(name, text.encode()) for name, text in headers]))
