@@ -52,7 +52,7 @@ async def test_a_new_subscription_hears_the_past_once_while_events_flow_and_the_
     assert done["written"] == PAST
     await eventually(lambda: len(sink.events_at(path)) >= PAST + len(live), timeout_s=60)
     for event in (past[0], past[-1], live[-1]):
-        (match,) = await eventually(lambda: _matches(millrace, event), timeout_s=20)
+        (match,) = await _matches(millrace, event)
         await user.ended(f"/v1/deliveries/{match['id']}", "succeeded")
     shown = await user.get(f"/v1/events/{past[0]}")
     assert (shown["outcome"], shown["replay"], shown["repeats"]) == ("unmatched", None, 0), "it is the event it was"
@@ -69,8 +69,11 @@ async def _has_written(millrace: Millrace, replay: str) -> bool:
 
 async def _matches(millrace: Millrace, event: str) -> Any:
     """What the event matched, once it is in the read models: a past event has had its first outcome long before."""
-    found = await millrace.user.get(f"/v1/events/{event}")
-    return found["matches"] or None
+
+    async def look() -> Any:
+        return (await millrace.user.get(f"/v1/events/{event}"))["matches"]
+
+    return await eventually(look, timeout_s=20)
 
 
 async def _completed(millrace: Millrace, replay: str) -> Any:

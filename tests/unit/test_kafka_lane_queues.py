@@ -58,6 +58,37 @@ def test_an_unordered_lane_runs_as_many_as_its_width() -> None:
     assert [job.what for job in begin_all(queues)] == ["3"]
 
 
+def test_who_left_its_lane_makes_room_there_and_keeps_the_account_s_place() -> None:
+    queues: LaneQueues[str] = LaneQueues(account_max=2)
+    for n in range(4):
+        queues.add(Lane("a", "k", concurrency=1), str(n))
+    (first,) = begin_all(queues)
+    assert queues.left(first)
+    (second,) = begin_all(queues)
+    assert queues.left(second)
+    assert begin_all(queues) == [], "two of the account are not over yet"
+    queues.over(first)
+    (third,) = begin_all(queues)
+    queues.over(second)
+    assert begin_all(queues) == [], "the lane is taken"
+    queues.over(third)
+    (fourth,) = begin_all(queues)
+    assert not queues.left(fourth), "nobody waits"
+    queues.over(fourth)
+    assert not queues._accounts
+
+
+def test_an_ordered_lane_is_left_only_when_the_work_is_over() -> None:
+    queues: LaneQueues[str] = LaneQueues()
+    for n in range(2):
+        queues.add(Lane("a", "k", ordered=True), str(n))
+    (first,) = begin_all(queues)
+    assert not queues.left(first)
+    assert begin_all(queues) == []
+    queues.over(first)
+    assert [job.what for job in begin_all(queues)] == ["1"]
+
+
 def test_records_without_a_key_do_not_wait_for_each_other() -> None:
     queues: LaneQueues[str] = LaneQueues()
     for n in range(10):

@@ -36,12 +36,13 @@ T = TypeVar("T")
 
 
 class _Lane(Generic[T]):
-    __slots__ = ("account", "is_ready", "key", "running", "waiting", "width")
+    __slots__ = ("account", "is_ordered", "is_ready", "key", "running", "waiting", "width")
 
-    def __init__(self, account: "_Account[T]", key: str | None, width: int) -> None:
+    def __init__(self, account: "_Account[T]", key: str | None, lane: Lane) -> None:
         self.account = account
         self.key = key
-        self.width = width
+        self.width = lane.width
+        self.is_ordered = lane.ordered
         self.running = 0
         self.waiting: deque[Job[T]] = deque()
         self.is_ready = False
@@ -61,12 +62,13 @@ class _Account(Generic[T]):
 class Job(Generic[T]):
     """One piece of work in the queues. `is_void` takes it out of them wherever it stands."""
 
-    __slots__ = ("_lane", "is_void", "what")
+    __slots__ = ("_has_left", "_lane", "is_void", "what")
 
     def __init__(self, what: T, lane: "_Lane[T]") -> None:
         self.what = what
         self.is_void = False
         self._lane = lane
+        self._has_left = False
 
 
 class LaneQueues(Generic[T]):
@@ -94,10 +96,10 @@ class LaneQueues(Generic[T]):
             account = self._accounts[lane.account] = _Account(lane.account)
         own = account.lanes.get(lane.key) if lane.key is not None else None
         if own is None:
-            own = _Lane(account, lane.key, lane.width)
+            own = _Lane(account, lane.key, lane)
             if lane.key is not None:
                 account.lanes[lane.key] = own
-        own.width = lane.width
+        own.width, own.is_ordered = lane.width, lane.ordered
         job = Job(what, own)
         own.waiting.append(job)
         self._offer(own)
@@ -144,11 +146,23 @@ class LaneQueues(Generic[T]):
             return job
         return None
 
+    def left(self, job: Job[T]) -> bool:
+        """What the lane is for is done, though the work is not over: the next of its lane may begin, unless they are
+        ordered. The account's place is held until it is `over`. True = there is a next one."""
+        lane = job._lane
+        if lane.is_ordered or job._has_left:
+            return False
+        job._has_left = True
+        lane.running -= 1
+        self._offer(lane)
+        return bool(lane.waiting)
+
     def over(self, job: Job[T]) -> None:
         """Work that `begin` gave out has ended."""
         lane = job._lane
         account = lane.account
-        lane.running -= 1
+        if not job._has_left:
+            lane.running -= 1
         account.running -= 1
         self._offer(lane)
         if account.ready and not account.is_ready:

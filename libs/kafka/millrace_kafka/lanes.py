@@ -391,6 +391,9 @@ class Lanes:
         """One record, until its outputs are acked, or it is parked, or its partition stopped."""
         item = job.what
         outputs = await self._outputs(item)
+        # An endpoint takes so many at once until it answers: that it did has yet to be written is not its concern.
+        if not job.is_void and self._queues.left(job):
+            self._begin()
         if await self._emit(item, outputs):
             item.partition.jobs.pop(item.record.offset, None)
             item.partition.progress.finished(item.record.offset)
