@@ -36,24 +36,24 @@ def test_who_is_quick_may_fill_it() -> None:
     for n in range(1000):
         assert not shares.is_excess(PART, "a", n / 100)
         shares.take(PART, "a", n / 100)
-        if n >= 50:
+        if n >= 40:
             shares.done(PART, "a")
     assert shares.is_excess(PART, "a", 10.0 + LATER)
 
 
-def test_who_does_little_in_a_second_is_slow_at_once() -> None:
+def test_who_does_little_in_half_a_second_is_slow_at_once() -> None:
     shares = Shares(room=100, partition_room=50)
     for _ in range(40):
         shares.take(PART, "slow", 0.0)
         shares.take(PART, "quick", 0.0)
-    for _ in range(6):
+    for _ in range(3):
         shares.done(PART, "slow")
-    for _ in range(9):
+    for _ in range(5):
         shares.done(PART, "quick")
         shares.take(PART, "quick", 0.0)
     assert not shares.is_excess(PART, "slow", limits.OVERFLOW_SOON_S - 0.01)
-    assert shares.is_excess(PART, "slow", limits.OVERFLOW_SOON_S), "34 left, 6 a second"
-    assert not shares.is_excess(PART, "quick", limits.OVERFLOW_SOON_S), "40 left, 9 a second"
+    assert shares.is_excess(PART, "slow", limits.OVERFLOW_SOON_S), "37 left, 6 a second"
+    assert not shares.is_excess(PART, "quick", limits.OVERFLOW_SOON_S), "40 left, 10 a second"
 
 
 def test_what_was_moved_does_not_count_as_done() -> None:

@@ -16,11 +16,11 @@ from typing import Any
 import msgspec
 import orjson
 
-from millrace_core import ids, limits, record
+from millrace_core import ids, limits
 from millrace_core.errors import Reject
 from millrace_core.identifiers import identifier_of
 from millrace_core.messages import Event, Raw, encode_with_payload
-from millrace_core.record import Output
+from millrace_core.record import ACCOUNT, ID, ORDERING_KEY, PAYLOAD, SURFACE, TRACEPARENT, UNIQUE_KEY, Output
 
 TOPIC = "events"
 OPS_PROVIDER = "ops"
@@ -93,9 +93,10 @@ def parse_posts(body: bytes, *, now_ms: int) -> list[Posted] | None:
 
 def _checked(posted: _Body, identifier: str, loaded: dict[str, Any], now_ms: int) -> Posted:
     properties, timestamp = posted.properties, posted.timestamp
-    if may_be_deep(properties):
+    raw = bytes(properties)
+    if may_be_deep(raw):
         check_depth(loaded.get("properties"))
-    first = memoryview(properties)[0]
+    first = raw[0]
     if first == _N:
         properties = NO_PROPERTIES
     elif first != _BRACE:
@@ -121,7 +122,7 @@ def parse_fired(body: bytes) -> Posted:
     identifier = identifier_of(OPS_PROVIDER, fired.event)
     if may_be_deep(body):
         check_depth(loaded.get("payload"))
-    first = memoryview(fired.payload)[0]
+    first = bytes(fired.payload)[0]
     if first not in (_N, _BRACE):
         raise Reject(f"`payload` must be an object, not {_kind(loaded['payload'])}: wrap it, or leave it out")
     return Posted(identifier, NO_PROPERTIES if first == _N else fired.payload)
@@ -159,23 +160,23 @@ def event_route(account: str, identifier: str, ordering_key: str | None) -> byte
 def to_output(event: Event, *, surface: str = "ingest", traceparent: str | None = None) -> Output:
     """The record for the topic `events`."""
     value, start = encode_with_payload(event, event.properties)
-    headers = [
-        (record.ACCOUNT, event.account.encode()),
-        (record.ID, event.id.encode()),
-        (record.SURFACE, surface.encode()),
-        (record.PAYLOAD, start),
-    ]
+    headers: tuple[tuple[str, bytes], ...] = (
+        (ACCOUNT, event.account.encode()),
+        (ID, event.id.encode()),
+        (SURFACE, surface.encode()),
+        (PAYLOAD, start),
+    )
     if event.unique_key is not None:
-        headers.append((record.UNIQUE_KEY, event.unique_key.encode()))
+        headers += ((UNIQUE_KEY, event.unique_key.encode()),)
     if event.ordering_key is not None:
-        headers.append((record.ORDERING_KEY, event.ordering_key.encode()))
+        headers += ((ORDERING_KEY, event.ordering_key.encode()),)
     if traceparent is not None:
-        headers.append((record.TRACEPARENT, traceparent.encode()))
+        headers += ((TRACEPARENT, traceparent.encode()),)
     return Output(
         TOPIC,
         event.identifier.encode(),
         value,
-        tuple(headers),
+        headers,
         event_route(event.account, event.identifier, event.ordering_key),
     )
 
@@ -194,12 +195,9 @@ def checked_properties(value: bytes) -> Raw:
     return Raw(value.strip())
 
 
-def may_be_deep(value: Raw | bytes) -> bool:
+def may_be_deep(value: bytes) -> bool:
     """Whether it is long enough, and opens enough, for objects and arrays to lie too deep in one another."""
-    if memoryview(value).nbytes <= 2 * limits.JSON_DEPTH_MAX:
-        return False
-    value = bytes(value)
-    return value.count(b"{") + value.count(b"[") > limits.JSON_DEPTH_MAX
+    return len(value) > 2 * limits.JSON_DEPTH_MAX and value.count(b"{") + value.count(b"[") > limits.JSON_DEPTH_MAX
 
 
 def check_depth(loaded: Any) -> None:

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 POLL_S = 0.1
 COMMIT_EVERY_S = 0.1
 LAG_EVERY_S = 1.0
-RELANE_EVERY_S = 0.5
+RELANE_EVERY_S = 0.1
 REVOKE_S_MAX = limits.SESSION_TIMEOUT_S / 2
 # Leaves time to commit and to leave the group before the service is killed.
 DRAIN_S_MAX = limits.SHUTDOWN_S_MAX * 0.6

@@ -123,13 +123,12 @@ class PlainProducer:
         that nothing was. Retry means that any of them may be on the log or not. Cancelling does not take them back."""
         if len(outputs) == 1:
             return [await self.submit(outputs[0])]
-        places = [self._place(output) for output in outputs]
-        if self._why_away is not None:
-            raise Retry(self._why_away)
+        places = self._places(outputs)
         marks: list[tuple[_Batch, int]] = []
         for output, (place, partition) in zip(outputs, places, strict=True):
             batch = self._append(place, partition, output)
             marks.append((batch, batch.records - 1))
+        self._count(len(outputs))
         batches = {batch for batch, _ in marks}
         pending = [batch.done for batch in batches if not batch.done.done()]
         if pending:
@@ -151,19 +150,22 @@ class PlainProducer:
         """Raises Reject for what could never be written, so that a caller learns it before it depends on it."""
         self._routing.place(output)
 
-    def _place(self, output: Output) -> tuple[Place, int]:
+    def _places(self, outputs: Sequence[Output]) -> list[tuple[Place, int]]:
+        """Where each of them goes, when all of them may and can go there now."""
         try:
-            return self._routing.place(output)
+            places = [self._routing.place(output) for output in outputs]
         except Retry as error:
             raise Retry(self._why_away or str(error)) from error
+        if self._why_away is not None:
+            raise Retry(self._why_away)
+        return places
 
     def submit(self, output: Output) -> asyncio.Future[Metadata]:
         """Queue one record; the future has its place, or Retry. Raises Reject or Retry at once when it cannot be
         queued. What is submitted within one loop turn travels together."""
-        place, partition = self._place(output)
-        if self._why_away is not None:
-            raise Retry(self._why_away)
+        ((place, partition),) = self._places((output,))
         batch = self._append(place, partition, output)
+        self._count(1)
         future: asyncio.Future[Metadata] = self._loop.create_future()
         batch.futures.append((future, batch.records - 1))
         return future
@@ -173,22 +175,18 @@ class PlainProducer:
         if stream is None:
             stream = self._streams[place.topic, partition] = _Stream(place, partition)
         batch = stream.waiting[-1] if stream.waiting else self._open(stream)
-        if not self._fits(batch, output):
+        headers = list(output.headers)
+        # The time is the broker's (LogAppendTime), so none is given. A batch that is empty takes any record.
+        while batch.builder.append(timestamp=None, key=output.key, value=output.value, headers=headers) is None:
             batch = self._open(stream)
-            self._fits(batch, output)
-        self._gathered += 1
-        if self._gathered == limits.PRODUCE_GATHER_RECORDS:
-            self._gathering.enough()
         batch.records += 1
-        self.in_flight += 1
         return batch
 
-    def _fits(self, batch: _Batch, output: Output) -> bool:
-        # The time is the broker's (LogAppendTime), so none is given.
-        appended = batch.builder.append(
-            timestamp=None, key=output.key, value=output.value, headers=list(output.headers)
-        )
-        return appended is not None
+    def _count(self, records: int) -> None:
+        self.in_flight += records
+        self._gathered += records
+        if self._gathered - records < limits.PRODUCE_GATHER_RECORDS <= self._gathered:
+            self._gathering.enough()
 
     def _open(self, stream: _Stream) -> _Batch:
         batch = _Batch(self._client.create_batch(), self._loop)

@@ -5,8 +5,8 @@ in here can be fair to what it has not read. So an account's deliveries beyond i
 own, `deliveries-overflow`, which is read into its own part of the buffer and where they wait for their turn.
 A share is as much as is still free (of the partition's room, and of the whole buffer): one account alone takes half,
 the next half of the rest, and so on; however many there are, there is room for one more. Shares count for accounts that
-are slow: whose oldest delivery here has waited for seconds, or for a second in which so few were done that the rest
-will. A burst that is quickly delivered keeps others waiting for a moment only, and moving it would cost more than
+are slow: whose oldest delivery here has waited for seconds, or for half of one in which so few were done that the
+rest will. A burst that is quickly delivered keeps others waiting for a moment only, and moving it would cost more than
 delivering it.
 """
 
