@@ -2,7 +2,11 @@
 
 The same with ten million rows, and how long the lists take then, is `make bench`'s `rows`."""
 
+from datetime import UTC, datetime, timedelta
+
 from millrace_api.application.database import Database
+from millrace_core.ids import DAY_MS
+from millrace_store import queries
 from millrace_store.migrations import migrate
 from millrace_store.pool import open_pool
 from tests.support import many_rows
@@ -52,6 +56,11 @@ async def test_no_statement_reads_a_day_from_end_to_end(database: str) -> None:
         wrong = {one.says: found for one in every if (found := await scanned(connection, one, small=small))}
         assert wrong == {}
         assert len(every) > 300
+        noon = datetime.fromtimestamp((many_rows.FILLED[-1] + 0.5) * DAY_MS / 1000, UTC)
+        seconds = Asked(
+            "the last seconds", queries.load("unaccounted")["never_asked"], (noon, noon + timedelta(seconds=9))
+        )
+        assert await scanned(connection, seconds, small=small) == [], "what the reconciler asks again and again"
         planted = Asked("planted", "SELECT count(*) FROM read.events WHERE hops = $1", (7,))
         assert await scanned(connection, planted, small=small), "a scan is seen"
 
