@@ -20,6 +20,7 @@ from millrace_core import event, limits, request_signing
 from millrace_core.clock import Clock
 from millrace_core.errors import Reject, Retry
 from millrace_core.event import Posted
+from millrace_core.messages import Event
 from millrace_core.record import Output
 from millrace_gateway import batches, cloudevents, handlers
 from millrace_gateway.bodies import Bodies, ClientGone
@@ -199,28 +200,7 @@ class Ingest:
         media_type = call.media_type
         if media_type == _BATCH:
             return await self._batch(call, key, _CLOUDEVENTS)
-        parse = self._parser(call, media_type)
-        self._door.let_in(1)
-        body = b""
-        try:
-            body = await self._read(call, limits.BODY_BYTES_MAX)
-            self._prove(call, body, self._door.rate)
-            now_ms, once = self._clock.now_ms(), call.once
-            made, output = handlers.accept(
-                parse(body, now_ms),
-                account=key.account,
-                now_ms=now_ms,
-                unique_key=handlers.stand_in_unique_key(once, key_id=key.id) if once else None,
-                traceparent=call.traceparent,
-            )
-            acked = await self._submit(self._placed(key, made.identifier, made.id, output))
-        finally:
-            self._bodies.release(body)
-            self._door.let_out(1)
-        self._observer.events("accepted", 1)
-        call.answer_headers.append(
-            (positions.HEADER_BYTES, b"%b:%d:%d" % (acked.topic.encode(), acked.partition, acked.offset))
-        )
+        made, now_ms = await self._one(call, key, self._door.rate, self._parser(call, media_type), surface="ingest")
         # Neither an id nor an identifier holds a character that JSON escapes.
         told = b'{"success":true,"eventId":"%b","identifier":"%b","receivedAt":"%b"}' % (
             made.id.encode(),
@@ -241,6 +221,34 @@ class Ingest:
         )
         raise ApiError(415, f"Content-Type {_shown(media_type)} is not taken here: {hint}.")
 
+    async def _one(
+        self, call: Call, key: ApiKey, rate: "Rate", parse: Callable[[bytes, int], Posted], *, surface: str
+    ) -> tuple[Event, int]:
+        """One event onto the log, and when it was received. Its place there goes out with the answer."""
+        self._door.let_in(1)
+        body = b""
+        try:
+            body = await self._read(call, limits.BODY_BYTES_MAX)
+            self._prove(call, body, rate)
+            now_ms, once = self._clock.now_ms(), call.once
+            made, output = handlers.accept(
+                parse(body, now_ms),
+                account=key.account,
+                now_ms=now_ms,
+                unique_key=handlers.stand_in_unique_key(once, key_id=key.id) if once else None,
+                traceparent=call.traceparent,
+                surface=surface,
+            )
+            acked = await self._submit(self._placed(key, made.identifier, made.id, output))
+        finally:
+            self._bodies.release(body)
+            self._door.let_out(1)
+        self._observer.events("accepted", 1)
+        call.answer_headers.append(
+            (positions.HEADER_BYTES, b"%b:%d:%d" % (acked.topic.encode(), acked.partition, acked.offset))
+        )
+        return made, now_ms
+
     async def _submit(self, output: Output) -> Acked:
         try:
             acked = self._log.submit(output)
@@ -253,28 +261,7 @@ class Ingest:
         key = self._enter(call, self._door.fire_rate)
         if call.media_type not in _JSON_TYPES and not call.media_type.endswith(b"+json"):
             raise ApiError(415, f"Content-Type {_shown(call.media_type)} is not taken here: send application/json.")
-        self._door.let_in(1)
-        body = b""
-        try:
-            body = await self._read(call, limits.BODY_BYTES_MAX)
-            self._prove(call, body, self._door.fire_rate)
-            now_ms, once = self._clock.now_ms(), call.once
-            made, output = handlers.accept(
-                event.parse_fired(body),
-                account=key.account,
-                now_ms=now_ms,
-                unique_key=handlers.stand_in_unique_key(once, key_id=key.id) if once else None,
-                traceparent=call.traceparent,
-                surface="ops",
-            )
-            acked = await self._submit(self._placed(key, made.identifier, made.id, output))
-        finally:
-            self._bodies.release(body)
-            self._door.let_out(1)
-        self._observer.events("accepted", 1)
-        call.answer_headers.append(
-            (positions.HEADER_BYTES, b"%b:%d:%d" % (acked.topic.encode(), acked.partition, acked.offset))
-        )
+        made, now_ms = await self._one(call, key, self._door.fire_rate, _parse_fired, surface="ops")
         name = made.identifier.partition("/")[2].encode()
         told = b'{"id":"%b","event":"%b","received_at":"%b"}' % (made.id.encode(), name, self._received_at(now_ms))
         return 202, told, call.answer_headers
@@ -407,6 +394,10 @@ def _parsed(item: bytes, parse: Parse, now_ms: int) -> Posted:
 
 def _parse_own(body: bytes, now_ms: int) -> Posted:
     return event.parse_post(body, now_ms=now_ms)
+
+
+def _parse_fired(body: bytes, _now_ms: int) -> Posted:
+    return event.parse_fired(body)
 
 
 def _refusal(error: ApiError, call: Call) -> Answer:
