@@ -72,5 +72,6 @@ def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Failed, "description": _ERRORS[status]} for status in sorted(set(statuses))}
 
 
-READ = errors(400, 404)
+# What proves a signature reads the body, of a GET too.
+READ = errors(400, 404, 408, 413)
 WRITE = errors(400, 404, 408, 409, 413)
