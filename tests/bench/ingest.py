@@ -44,7 +44,7 @@ async def single(stack: Stack, *, rounds: int, seconds: float) -> list[Figure]:
         stack.end(process)
         platform.stop()
     return [
-        figure("ingest single", "requests/s", ours, limit=limits, bar=0.5, against="ratio"),
+        figure("ingest single", "requests/s", ours, limit=limits, bar=0.75, against="ratio"),
         figure("ingest single p99 at 64 connections", "ms", p99, bar=25, better="less"),
     ]
 
@@ -75,7 +75,7 @@ async def batch(stack: Stack, *, rounds: int, seconds: float, items: int = 500) 
             limits.append(float(out))
     finally:
         platform.stop()
-    return [figure("ingest batch", "events/s", ours, limit=limits, bar=0.4, against="ratio")]
+    return [figure("ingest batch", "events/s", ours, limit=limits, bar=0.8, against="ratio")]
 
 
 def _record() -> str:

@@ -75,8 +75,8 @@ async def run(stack: Stack, *, rounds: int, count: int) -> list[Figure]:
         finally:
             platform.stop()
     return [
-        figure("matcher, 1,000 subscriptions", "events/s", matcher, limit=matcher_limit, bar=0.4, against="ratio"),
-        figure("projector", "rows/s", rows, limit=rows_limit, bar=0.4, against="ratio"),
+        figure("matcher, 1,000 subscriptions", "events/s", matcher, limit=matcher_limit, bar=0.6, against="ratio"),
+        figure("projector", "rows/s", rows, limit=rows_limit, bar=0.6, against="ratio"),
     ]
 
 

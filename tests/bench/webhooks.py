@@ -24,6 +24,10 @@ from tests.support.platform import SERVICES
 PATH = "/ingest/event/publish"
 # A rate is held when the sink has all but this many seconds' worth of events when the last one was posted.
 FLAT_LAG_S = 0.5
+# As a platform is that has been running for some minutes: the broker's code is compiled as it is used.
+WARM_RATE, WARM_S = 500, 20
+# Held for long.
+LONG_RATE = 3_000
 RATES = (500, 800, 1_000, 1_250, 1_500, 1_750, 2_000, 2_500, 3_000, 3_500, 4_000)
 
 
@@ -163,37 +167,35 @@ async def bare(stack: Stack, sink: Sink) -> tuple[Pipeline, Callable[[], None]]:
 async def run(
     stack: Stack, *, latency_s: float, probe_s: float, hold_s: float, long_s: float, rest_s: float
 ) -> list[Figure | Plot]:
-    """All end-to-end figures and their curves. The highest rate is held for `hold_s`, then once for `long_s`."""
+    """All end-to-end figures and their curves. The highest rate is held for `hold_s`, then LONG_RATE for `long_s`."""
     sink = await stack.sink()
     figures: list[Figure] = []
     pipeline, stop = await ours(stack, sink)
     try:
         figures += await _memory(stack, pipeline, rest_s)
-        await hold(stack, pipeline, rate=200, seconds=5)
+        await hold(stack, pipeline, rate=WARM_RATE, seconds=WARM_S)
         calm = await hold(stack, pipeline, rate=50, seconds=latency_s)
         most = await highest(stack, pipeline, probe_s=probe_s, hold_s=hold_s)
-        long = await hold(stack, pipeline, rate=most.rate, seconds=long_s)
+        long = await hold(stack, pipeline, rate=min(most.rate, LONG_RATE), seconds=long_s)
     finally:
         stop()
     pipeline, stop = await bare(stack, sink)
     try:
-        await hold(stack, pipeline, rate=200, seconds=5)
+        await hold(stack, pipeline, rate=WARM_RATE, seconds=WARM_S)
         bare_calm = await hold(stack, pipeline, rate=50, seconds=latency_s)
         bare_most = await highest(stack, pipeline, probe_s=probe_s, hold_s=min(hold_s, 20))
     finally:
         stop()
     figures += [
-        *_latency("webhook p50 at 50/s", calm, bare_calm, 0.50, 6),
-        *_latency("webhook p99 at 50/s", calm, bare_calm, 0.99, 25),
-        figure("webhook highest rate held", "webhooks/s", most.rate, limit=bare_most.rate, bar=1_500),
+        *_latency("webhook p50 at 50/s", calm, bare_calm, 0.50, max(4, 1.4 * percentile(bare_calm.latency_ms, 0.50))),
+        *_latency("webhook p99 at 50/s", calm, bare_calm, 0.99, 10),
+        figure("webhook highest rate held", "webhooks/s", most.rate, limit=bare_most.rate, bar=3_000),
         *_latency("webhook p95 at the highest rate", most, bare_most, 0.95, None),
         figure(
             "CPU an event at the highest rate",
             "ms",
             _cpu_ms(most),
             limit=_cpu_ms(bare_most),
-            bar=0.8,
-            better="less",
         ),
     ]
     for name, seconds in sorted(most.cpu_s.items()):
@@ -203,10 +205,13 @@ async def run(
     figures.append(figure("lag after a third of the hold / at its end", "events", most.behind, limit=most.behind_early))
     figures += [
         figure(
-            f"webhooks/s held for {long_s:g} s (0: it fell behind)", "webhooks/s", long.rate if long.is_flat else 0.0
+            f"webhooks/s held for {long_s:g} s (0: it fell behind)",
+            "webhooks/s",
+            long.rate if long.is_flat else 0.0,
+            bar=LONG_RATE,
         ),
-        figure(f"  p95 over {long_s:g} s", "ms", percentile(long.latency_ms, 0.95)),
-        figure(f"  CPU an event over {long_s:g} s", "ms", _cpu_ms(long)),
+        figure(f"  p95 over {long_s:g} s", "ms", percentile(long.latency_ms, 0.95), bar=100, better="less"),
+        figure(f"  CPU an event over {long_s:g} s", "ms", _cpu_ms(long), bar=0.5, better="less"),
     ]
     return [*figures, *_curves(calm, bare_calm, long, bare_most)]
 
