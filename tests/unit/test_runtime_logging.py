@@ -4,6 +4,7 @@ import logging as standard
 
 import orjson
 import pytest
+import structlog
 
 from millrace_runtime import logging
 from millrace_runtime.logging import REDACTED, clean_text, redact
@@ -57,6 +58,7 @@ def test_lines_are_json_and_libraries_speak_the_same_way(
             log.exception("thing.failed")
     finally:
         root.setLevel(level)
+        structlog.reset_defaults()  # what it was given to write to is closed after this test
     lines = [orjson.loads(line) for line in capfdbinary.readouterr().out.splitlines()]
     assert [line["event"] for line in lines] == ["thing.done", "library.said", "thing.failed"]
     assert lines[1]["message"] == f"100% of Bearer {REDACTED}"
