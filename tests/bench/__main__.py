@@ -32,7 +32,7 @@ def plan(quick: bool) -> dict[str, Measure]:
     return {
         "ingest": lambda s: ingest.single(s, rounds=rounds, seconds=seconds),
         "batch": lambda s: ingest.batch(s, rounds=rounds, seconds=seconds),
-        "matching": lambda s: matching.run(s, rounds=rounds, count=30_000 if quick else 60_000),
+        "matching": lambda s: matching.run(s, rounds=rounds, count=60_000 if quick else 240_000),
         "statements": lambda s: statements.projector(s, count=30_000 if quick else 60_000, seconds=5 if quick else 20),
         "scaling": lambda s: scaling.matcher(s, count=50_000 if quick else 150_000),
         "subscriptions": lambda s: growth.matching(largest=100_000 if quick else 1_000_000),

@@ -31,7 +31,7 @@ async def lists(stack: Stack, *, rows: int) -> list[Figure]:
     await migrate(dsn)
     async with open_pool(dsn, name="bench", statement_s=3_600.0) as pool:
         began = time.perf_counter()
-        async with Database(pool).asking() as connection:
+        async with Database(pool, holds_s=None).asking() as connection:
             count = await many_rows.fill(connection, rows)
             print(f"{count:,} rows in {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
             every, small = await asked(connection), await small_parts(connection)
@@ -49,7 +49,7 @@ async def lists(stack: Stack, *, rows: int) -> list[Figure]:
 async def _asked(pool: Pool, every: list[Asked]) -> dict[str, dict[str, list[float]]]:
     """Of each list, and of each of its choices, how long the calls took, in milliseconds."""
     took: dict[str, dict[str, list[float]]] = defaultdict(dict)
-    async with Database(pool).asking() as connection:
+    async with Database(pool, holds_s=None).asking() as connection:
         for one in every:
             calls = took[one.says.split()[0].partition(".")[2]].setdefault(one.says, [])
             for _ in range(CALLS):

@@ -6,6 +6,7 @@ refuses a batch though every value was checked, its records are written one by o
 others with it.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +27,8 @@ from millrace_store.projection import AlreadyThere, Move, Place, Projection, Ref
 # After a row that was expected to be new was there already, its table is written the careful way for so many batches:
 # where one repeat is, others follow.
 CAREFUL_BATCHES = 20
+# Records read or parsed in one go.
+PIECE = 500
 
 
 class Batches:
@@ -47,9 +50,13 @@ class Batches:
         self._projection.forget_days()
         self.positions = await self._projection.positions(connection)
 
-    def prepare(self, records: Sequence[Received], ends: Mapping[Place, int]) -> "Prepared":
-        """A batch, parsed: these records, and `ends`, the positions behind them. Touches nothing."""
-        rows, refused = self._project(records)
+    async def prepare(self, records: Sequence[Received], ends: Mapping[Place, int]) -> "Prepared":
+        """A batch, parsed: these records, and `ends`, the positions behind them. Touches nothing. A batch that is being
+        stored goes on between its pieces."""
+        rows, refused = Rows(), list[tuple[Received, str]]()
+        for start in range(0, len(records), PIECE):
+            self._project(records[start : start + PIECE], rows, refused)
+            await asyncio.sleep(0)
         return Prepared(records, ends, _writes(rows), refused)
 
     async def commit(self, connection: Connection, batch: "Prepared") -> None:
@@ -65,11 +72,10 @@ class Batches:
 
     async def write(self, connection: Connection, records: Sequence[Received], ends: Mapping[Place, int]) -> None:
         """`prepare` and `commit`."""
-        await self.commit(connection, self.prepare(records, ends))
+        await self.commit(connection, await self.prepare(records, ends))
 
-    def _project(self, records: Sequence[Received]) -> tuple[Rows, list[tuple[Received, str]]]:
-        rows = Rows()
-        refused: list[tuple[Received, str]] = []
+    @staticmethod
+    def _project(records: Sequence[Received], rows: Rows, refused: list[tuple[Received, str]]) -> None:
         handlers = {topic: HANDLERS[short_name(topic)] for topic in {record.topic for record in records}}
         for record in records:
             try:
@@ -78,7 +84,6 @@ class Batches:
                 refused.append((record, str(error)))
             except Exception as error:  # bad input never takes a service down, whatever it trips over
                 refused.append((record, f"{type(error).__name__}: {error}"))
-        return rows, refused
 
     async def _park(self, refused: Sequence[tuple[Received, str]]) -> None:
         await self._letters.write([dead_letter(record, f"projector: {reason}") for record, reason in refused])
@@ -121,7 +126,8 @@ class Batches:
 
     async def _one_by_one(self, connection: Connection, batch: "Prepared") -> None:
         for record in batch.records:
-            rows, refused = self._project([record])
+            rows, refused = Rows(), list[tuple[Received, str]]()
+            self._project([record], rows, refused)
             moves = self._moves([record], {(short_name(record.topic), record.partition): record.offset + 1})
             try:
                 await self._commit(connection, [] if refused else _writes(rows), moves)

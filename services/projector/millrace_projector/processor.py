@@ -16,7 +16,7 @@ from millrace_core.restart import backoff_s, pause
 from millrace_kafka.observer import Observer
 from millrace_kafka.positioned import PositionedConsumer
 from millrace_kafka.reader import OffLog, Reader
-from millrace_projector.batches import Batches
+from millrace_projector.batches import PIECE, Batches
 from millrace_projector.ports import Told
 from millrace_store.pool import AWAY, Connection
 from millrace_store.projection import Place, Projection
@@ -126,7 +126,7 @@ class Projector:
                         await storing
                     await self._take_over(consumer, connection)
                 records = await self._gathered(consumer)
-                batch = self._batches.prepare(records, consumer.moved(self._read_to))
+                batch = await self._batches.prepare(records, consumer.moved(self._read_to))
                 if storing is not None:
                     await storing
                     self._why = None if consumer.generation else "waiting for partitions"
@@ -147,15 +147,27 @@ class Projector:
     async def _gathered(self, consumer: PositionedConsumer) -> list[Received]:
         """A batch: at once when nothing was committed lately, else what has come since, so that a busy projector
         writes few large transactions, and few rows of which it hears more in the next one."""
-        records = await consumer.poll(timeout_s=POLL_S, max_records=self._records_max)
+        records = await self._read(consumer, self._records_max, timeout_s=POLL_S)
         pause = self._committed_at + gather_s(self._gather_s, self._per_s) - self._clock.monotonic()
         if records and pause > 0 and len(records) < self._records_max and not self._is_cut(consumer, len(records)):
             await asyncio.sleep(pause)
-            records += await consumer.poll(timeout_s=0, max_records=self._records_max - len(records))
+            records += await self._read(consumer, self._records_max - len(records), timeout_s=0)
         if records:
             now = self._clock.monotonic()
             self._per_s = len(records) / max(now - self._committed_at, 0.001)
             self._committed_at = now
+        return records
+
+    @staticmethod
+    async def _read(consumer: PositionedConsumer, most: int, *, timeout_s: float) -> list[Received]:
+        """What lies ready, up to so many: in pieces, between which a batch that is being stored goes on."""
+        records = await consumer.poll(timeout_s=timeout_s, max_records=min(PIECE, most))
+        piece = len(records)
+        while piece == PIECE and len(records) < most:
+            await asyncio.sleep(0)
+            more = await consumer.poll(timeout_s=0, max_records=min(PIECE, most - len(records)))
+            piece = len(more)
+            records += more
         return records
 
     def _is_cut(self, consumer: PositionedConsumer, count: int) -> bool:
@@ -183,7 +195,8 @@ class Projector:
         now = self._clock.monotonic()
         for record in records[-1:]:
             self._observer.batch(record.topic, record.partition, len(records), now - self._committed_at)
-        self._times |= {consumer.place(record): record.timestamp for record in records}
+        last = {(record.topic, record.partition): record for record in records}
+        self._times |= {consumer.place(record): record.timestamp for record in last.values()}
         if now - self._aged_at < AGE_EVERY_S:
             return
         self._aged_at = now
