@@ -68,7 +68,8 @@ def application(
         app.add_exception_handler(kind, _on_problem)
     app.add_exception_handler(Answered, on_answered)
     for surface in (ops, intake, automation, native, pages):
-        app.include_router(surface.router())
+        for router in surface.ROUTERS:
+            app.include_router(router)
     app.include_router(docs.router())
     _add_root(app)
     return app

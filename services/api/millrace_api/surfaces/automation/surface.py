@@ -10,7 +10,7 @@ from millrace_api.surfaces.automation.routes import (
     workflows,
 )
 
-PARTS: tuple[APIRouter, ...] = (
+ROUTERS: tuple[APIRouter, ...] = (
     credentials.router,
     executions.router,
     forms.router,
@@ -18,11 +18,3 @@ PARTS: tuple[APIRouter, ...] = (
     workflows.router,
 )
 """A router for each resource."""
-
-
-def router() -> APIRouter:
-    """Every route of this surface."""
-    all_routes = APIRouter()
-    for part in PARTS:
-        all_routes.include_router(part)
-    return all_routes

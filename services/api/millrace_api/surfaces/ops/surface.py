@@ -11,7 +11,7 @@ from millrace_api.surfaces.ops.routes import (
     webhook_tests,
 )
 
-PARTS: tuple[APIRouter, ...] = (
+ROUTERS: tuple[APIRouter, ...] = (
     actions.router,
     customers.router,
     tickets.router,
@@ -20,11 +20,3 @@ PARTS: tuple[APIRouter, ...] = (
     inbound.router,
 )
 """A router for each resource."""
-
-
-def router() -> APIRouter:
-    """Every route of this surface."""
-    all_routes = APIRouter()
-    for part in PARTS:
-        all_routes.include_router(part)
-    return all_routes

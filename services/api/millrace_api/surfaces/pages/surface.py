@@ -4,9 +4,5 @@ from fastapi import APIRouter
 
 from millrace_api.surfaces.pages import forms
 
-NAME = "pages"
-
-
-def router() -> APIRouter:
-    """Every page."""
-    return forms.router
+ROUTERS: tuple[APIRouter, ...] = (forms.router,)
+"""A router for each kind of page."""
