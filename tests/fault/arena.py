@@ -358,12 +358,18 @@ class Arena:
             await eventually(judge.is_settled, timeout_s=SETTLE_S, every_s=0.1, what="the platform's rest")
 
     @asynccontextmanager
-    async def _judge(self, load: Load) -> AsyncIterator["_Judge"]:
+    async def asking(self) -> AsyncIterator["asyncpg.Connection[Any]"]:
+        """A connection to the read models."""
         db = await asyncpg.connect(self.dsn, timeout=30)
         try:
-            yield _Judge(self, load, db)
+            yield db
         finally:
             await db.close()
+
+    @asynccontextmanager
+    async def _judge(self, load: Load) -> AsyncIterator["_Judge"]:
+        async with self.asking() as db:
+            yield _Judge(self, load, db)
 
     async def _unaccounted(self, verdict: Verdict) -> int:
         try:

@@ -7,18 +7,19 @@ under load and returns when the damage is over; from then on the recovery is cou
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from random import Random
 
-import asyncpg
+import aiohttp
 
-from millrace_core import ids
+from millrace_core import ids, limits
 from millrace_core.clock import SystemClock
 from millrace_core.messages import Raw, SubscriptionControl, encode
 from millrace_kafka.control_log import ControlWriter
+from millrace_web import positions
 from tests.fault import scenario
 from tests.fault.arena import PARTITIONS, Arena, Changed
 from tests.fault.test_garbage import spoil
@@ -26,6 +27,7 @@ from tests.support.own_disk import Disk, own_disk
 from tests.support.platform import SERVICES
 from tests.support.replicas import alone_on
 from tests.support.tcp_proxy import TcpProxy
+from tests.support.waiting import eventually
 
 HOUR_MS = 3_600_000
 SILENT_S = 12.0  # two sessions
@@ -75,6 +77,54 @@ async def frozen(arena: Arena, victim: str, chance: Random, *, for_s: float) -> 
 
     async with arena.twin(victim):
         yield strike
+
+
+@asynccontextmanager
+async def frozen_past_the_window(arena: Arena, victim: str, chance: Random) -> AsyncIterator[Strike]:
+    """What it had under way comes when more has been decided after it than a source window remembers."""
+
+    async def strike() -> None:
+        await asyncio.sleep(chance.uniform(0.0, 1.0))
+        arena.platform.freeze(victim)
+        try:
+            ends = await _unheard(arena, more_than=limits.SOURCE_WINDOW_OFFSETS)
+            await eventually(lambda: _asked_beyond(arena, ends), timeout_s=60, what="the window is passed")
+        finally:
+            arena.platform.thaw(victim)
+
+    async with arena.twin(victim):
+        yield strike
+
+
+async def _unheard(arena: Arena, *, more_than: int) -> dict[int, int]:
+    """Post events that nobody hears, until each partition has got more than so many; where the last of each stands."""
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    posts = [
+        {"eventType": {"provider": "crowd", "name": "unheard"}, "orderingKey": str(n)}
+        for n in range(limits.BATCH_ITEMS_MAX)
+    ]
+    headers = {"Authorization": f"Bearer {arena.world.key}"}
+    async with aiohttp.ClientSession(headers=headers) as session:
+        while len(last) < PARTITIONS or min(last[each] - first[each] for each in last) <= more_than:
+            async with session.post(f"{arena.gateways[0]}/ingest/event/publish/batch", json=posts) as answer:
+                assert answer.status == 200, await answer.text()
+                for at in positions.parse(answer.headers[positions.HEADER]):
+                    last[at.partition] = at.offset
+                    first.setdefault(at.partition, at.offset)
+    return last
+
+
+async def _asked_beyond(arena: Arena, offsets: Mapping[int, int]) -> bool:
+    """Whether a run was asked for by an event behind these, in each partition."""
+    async with arena.asking() as db:
+        rows = await db.fetch(
+            'select e.partition, max(e."offset") as furthest from read.runs r join read.events e on e.id = r.event'
+            " group by e.partition"
+        )
+    furthest = {row["partition"]: row["furthest"] for row in rows}
+    assert all(furthest.get(each, -1) > offset for each, offset in offsets.items()), (furthest, offsets)
+    return True
 
 
 @asynccontextmanager
@@ -265,15 +315,12 @@ async def leaderless(arena: Arena, victim: str, chance: Random) -> AsyncIterator
 
 
 async def _ended_runs(arena: Arena) -> dict[int, int]:
-    db = await asyncpg.connect(arena.dsn, timeout=30)
-    try:
+    async with arena.asking() as db:
         rows = await db.fetch(
             "select e.partition, count(*) as runs from read.runs r join read.events e on e.id = r.event"
             " where r.ended_at is not null group by e.partition"
         )
-        return {row["partition"]: row["runs"] for row in rows}
-    finally:
-        await db.close()
+    return {row["partition"]: row["runs"] for row in rows}
 
 
 async def _filled(disk: Disk) -> None:
@@ -380,6 +427,12 @@ NEMESES: Sequence[Nemesis] = (
     Nemesis("SIGKILL", "three times, at random moments", SERVICES, killed),
     Nemesis("SIGSTOP 10 s", "then SIGCONT, while a twin took over", SERVICES, partial(frozen, for_s=10), ["matcher"]),
     Nemesis("SIGSTOP 70 s", "then SIGCONT, while a twin took over", SERVICES, partial(frozen, for_s=70)),
+    Nemesis(
+        "SIGSTOP past the window",
+        "then SIGCONT, when 10,000 events more of each partition were decided by a twin",
+        ["matcher"],
+        frozen_past_the_window,
+    ),
     Nemesis("away 70 s", "longer than any session or transaction lives", SERVICES, partial(away, for_s=70)),
     Nemesis("Kafka cut", "its connections, three times, none taken for up to 3 s", SERVICES, partial(cut, way=_kafka)),
     Nemesis("Kafka silent", "its connections stay, and pass nothing for 12 s", SERVICES, partial(silent, way=_kafka)),
