@@ -17,6 +17,7 @@ from typing import Any
 from uuid import UUID
 
 import millrace_store
+from millrace_api.application.runs import STATUSES
 from millrace_core.clock import SystemClock
 from millrace_core.ids import DAY_MS
 from millrace_store import days, queries
@@ -132,6 +133,7 @@ async def fill(connection: Connection, rows: int) -> int:
 
 
 # ── what is asked ───────────────────────────────────────────────────────────────────────────────────────────────────
+UNWELL = ("failed", "cancelled", "timed_out", "stale", "dead_lettered")
 FAR = datetime(9999, 12, 31, tzinfo=UTC), UUID(int=2**128 - 1)
 
 
@@ -206,9 +208,12 @@ async def _examples(connection: Connection, account: str) -> Mapping[str, list[t
             for subscription in (row["subscription"], rare)
         ],
         "runs.list_runs_of_statuses": [
+            (account, *below, 21, statuses) for below in (FAR, later) for statuses in (UNWELL, ("queued",))
+        ],
+        "runs.list_runs_of_plan": [
             (account, *below, 21, statuses, row["plan"])
             for below in (FAR, later)
-            for statuses in (("failed", "cancelled", "timed_out", "stale", "dead_lettered"), ("queued",))
+            for statuses in (UNWELL, ("queued",), STATUSES)
         ],
         "runs.get_run": [(account, run)],
         "runs.steps_of_run": [(account, run)],

@@ -1262,9 +1262,9 @@ CREATE INDEX runs_event_idx ON ONLY read.runs USING btree (event) WHERE (event I
 
 CREATE INDEX runs_default_event_idx ON read.runs_default USING btree (event) WHERE (event IS NOT NULL);
 
-CREATE INDEX runs_plan_created_at_id_idx ON ONLY read.runs USING btree (plan, created_at DESC, id DESC) WHERE (plan IS NOT NULL);
+CREATE INDEX runs_plan_status_created_at_id_idx ON ONLY read.runs USING btree (plan, status, created_at DESC, id DESC) WHERE (plan IS NOT NULL);
 
-CREATE INDEX runs_default_plan_created_at_id_idx ON read.runs_default USING btree (plan, created_at DESC, id DESC) WHERE (plan IS NOT NULL);
+CREATE INDEX runs_default_plan_status_created_at_id_idx ON read.runs_default USING btree (plan, status, created_at DESC, id DESC) WHERE (plan IS NOT NULL);
 
 CREATE INDEX runs_subscription_created_at_id_idx ON ONLY read.runs USING btree (subscription, created_at DESC, id DESC) WHERE (subscription IS NOT NULL);
 
@@ -1312,7 +1312,7 @@ ALTER INDEX read.runs_event_idx ATTACH PARTITION read.runs_default_event_idx;
 
 ALTER INDEX read.runs_pkey ATTACH PARTITION read.runs_default_pkey;
 
-ALTER INDEX read.runs_plan_created_at_id_idx ATTACH PARTITION read.runs_default_plan_created_at_id_idx;
+ALTER INDEX read.runs_plan_status_created_at_id_idx ATTACH PARTITION read.runs_default_plan_status_created_at_id_idx;
 
 ALTER INDEX read.runs_subscription_created_at_id_idx ATTACH PARTITION read.runs_default_subscription_created_at_id_idx;
 

@@ -22,6 +22,9 @@ async def main(seconds: float, key: bytes, value: bytes, headers: list[tuple[str
         bootstrap_servers=os.environ["MILLRACE_KAFKA"], enable_idempotence=True, linger_ms=0, max_batch_size=262144
     )
     await producer.start()
+    # A topic that is new has no leaders yet.
+    for n in range(PARTITIONS):
+        await producer.send_and_wait(PREFIX + "ev", value, key=key, partition=n, headers=headers)
     sent = 0
     began = time.perf_counter()
     while time.perf_counter() - began < seconds:

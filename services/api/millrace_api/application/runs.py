@@ -226,6 +226,9 @@ async def listed(tx: Connection, account: str, *, below: Below, count: int, filt
     """Newest first."""
     if filter.status is not None and filter.status not in STATUSES:
         raise Invalid(f"one of {', '.join(STATUSES)}", where="status")
+    if filter.plan is not None and filter.event is None and filter.subscription is None:
+        statuses = STATUSES if filter.status is None else (filter.status,)
+        return await listed_of_statuses(tx, account, statuses, below=below, count=count, plan=filter.plan)
     rows = await tx.fetch(
         _SQL["list_runs"],
         account,
@@ -242,9 +245,12 @@ async def listed(tx: Connection, account: str, *, below: Below, count: int, filt
 async def listed_of_statuses(
     tx: Connection, account: str, statuses: Sequence[str], *, below: Below, count: int, plan: str | None
 ) -> list[RunSummary]:
-    """Newest first, of any of these statuses."""
-    stored_plan = None if plan is None else _stored_plan(plan)
-    rows = await tx.fetch(_SQL["list_runs_of_statuses"], account, *below, count, list(statuses), stored_plan)
+    """Newest first, of any of these statuses; of one plan, or of any."""
+    asked = (account, *below, count, list(statuses))
+    if plan is None:
+        rows = await tx.fetch(_SQL["list_runs_of_statuses"], *asked)
+    else:
+        rows = await tx.fetch(_SQL["list_runs_of_plan"], *asked, _stored_plan(plan))
     return [RunSummary(**_summary(row)) for row in rows]
 
 
