@@ -5,7 +5,6 @@ case refuses becomes an error of the surface that was asked; `surfaces.which` te
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.responses import RedirectResponse, Response
@@ -88,24 +87,28 @@ def layered(app: FastAPI, *, observer: HttpObserver) -> ASGIApp:
 
 
 def _add_root(app: FastAPI) -> None:
-    described = openapi.document(app)
+    documents = openapi.Documents(app)
 
     @app.get("/openapi.json", include_in_schema=False)
-    async def openapi_json() -> dict[str, Any]:
-        return described
+    async def openapi_json() -> Response:
+        return _document(await documents.whole())
 
-    for surface, part in openapi.documents(described).items():
-        _serve_document(app, surface, part)
+    for surface in openapi.SURFACES:
+        _serve_document(app, surface, documents)
 
     @app.get("/", include_in_schema=False)
     async def root() -> Response:
         return RedirectResponse("/docs")
 
 
-def _serve_document(app: FastAPI, surface: str, part: dict[str, Any]) -> None:
+def _serve_document(app: FastAPI, surface: str, documents: openapi.Documents) -> None:
     @app.get(f"/openapi/{surface}.json", include_in_schema=False)
-    async def openapi_of_surface() -> dict[str, Any]:
-        return part
+    async def openapi_of_surface() -> Response:
+        return _document(await documents.of(surface))
+
+
+def _document(made: bytes) -> Response:
+    return Response(made, media_type="application/json")
 
 
 async def _on_problem(request: Request, error: Exception) -> Response:

@@ -5,10 +5,12 @@ The document of a surface is that of everything, without the paths of others and
 FastAPI's own 422 is taken out: a request that cannot be accepted is 400 here.
 """
 
+import asyncio
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import orjson
 from fastapi import FastAPI
 
 from millrace_api.surfaces.which import surfaces_describing
@@ -46,6 +48,7 @@ SURFACES: Mapping[str, str] = {
     "native": "What is of Millrace itself: subscriptions, jobs, chains, events, runs, deliveries, keys, receipts.",
 }
 """The documents there are, and what each is about."""
+WHOLE = ""
 
 
 def document(app: FastAPI) -> dict[str, Any]:
@@ -91,6 +94,32 @@ def _in_ops_shape(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Mapp
 def documents(whole: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The document of each surface out of that of everything."""
     return {surface: _part(whole, surface) for surface in SURFACES}
+
+
+class Documents:
+    """All of them as JSON, made when the first is asked for: few processes ever are, and making them leaves 17 MB with
+    each that did."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._making = asyncio.Lock()
+        self._made: Mapping[str, bytes] = {}
+
+    async def whole(self) -> bytes:
+        """The document of everything."""
+        return await self.of(WHOLE)
+
+    async def of(self, surface: str) -> bytes:
+        """The document of one surface."""
+        async with self._making:
+            if not self._made:
+                self._made = await asyncio.to_thread(self._make)
+        return self._made[surface]
+
+    def _make(self) -> Mapping[str, bytes]:
+        whole = document(self._app)
+        self._app.openapi_schema = None  # kept by FastAPI, and of no more use
+        return {name: orjson.dumps(each) for name, each in {WHOLE: whole, **documents(whole)}.items()}
 
 
 def _part(whole: Mapping[str, Any], surface: str) -> dict[str, Any]:

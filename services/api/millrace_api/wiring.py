@@ -26,7 +26,6 @@ from millrace_api.replaying import Replaying
 from millrace_api.retirement import SecretRetirement
 from millrace_api.rewording import rewording_of
 from millrace_api.settings import ApiSettings
-from millrace_api.shared_windows import SharedWindows
 from millrace_core.credentials import parse_pepper
 from millrace_core.egress import networks
 from millrace_core.keyring import KeyRing
@@ -172,6 +171,9 @@ def counting(settings: ApiSettings, context: Context) -> Windows:
     url = settings.limits.get_secret_value()
     if not url:
         return OwnWindows(context.clock)
+    # Its client takes 6 MB, which who counts alone need not have.
+    from millrace_api.shared_windows import SharedWindows
+
     shared = SharedWindows(url, context.clock)
     context.stack.push_async_callback(shared.stop)
     return shared
