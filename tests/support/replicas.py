@@ -43,7 +43,8 @@ async def alone_on(
 
 
 async def _partition(admin: AIOKafkaAdminClient, topic: str, partition: int) -> Mapping[str, Any]:
-    [described] = await admin.describe_topics([topic])
+    # It asks any broker, also one that is dead.
+    [described] = await eventually(lambda: admin.describe_topics([topic]), what=f"what {topic} looks like")
     return next(each for each in described["partitions"] if each["partition"] == partition)
 
 
