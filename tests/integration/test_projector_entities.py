@@ -3,6 +3,7 @@
 import json
 import random
 import string
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -11,6 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from millrace_core import ids, limits
+from millrace_core.clock import SystemClock
 from millrace_core.entities import KINDS
 from millrace_core.event import to_output
 from millrace_core.messages import Event, Raw
@@ -24,6 +26,7 @@ from millrace_store.migrations import migrate
 from tests.support import projecting, story
 from tests.support.infra import execute
 from tests.support.projecting import projector, until_projected
+from tests.support.waiting import eventually
 
 
 def said(n: int, name: str, properties: Any, *, id: str | None = None) -> Output:
@@ -37,13 +40,18 @@ def said(n: int, name: str, properties: Any, *, id: str | None = None) -> Output
     return to_output(event)
 
 
+def is_past(at_ms: int) -> bool:
+    return SystemClock().now_ms() > at_ms
+
+
 async def told(cluster: Cluster, database: str, outputs: list[Output]) -> list[tuple[object, ...]]:
     """One after another on the log, so that the broker's times follow their order."""
     producer = PlainProducer(cluster)
     await producer.start()
     try:
         for output in outputs:
-            await producer.write([output])
+            (place,) = await producer.write([output])
+            await eventually(partial(is_past, place.timestamp), every_s=0.001)
     finally:
         await producer.stop()
     async with projector(cluster, database):
