@@ -208,9 +208,6 @@ async def _examples(connection: Connection, account: str) -> Mapping[str, list[t
             for subscription in (row["subscription"], rare)
         ],
         "runs.list_runs_of_statuses": [
-            (account, *below, 21, statuses) for below in (FAR, later) for statuses in (UNWELL, ("queued",))
-        ],
-        "runs.list_runs_of_plan": [
             (account, *below, 21, statuses, row["plan"])
             for below in (FAR, later)
             for statuses in (UNWELL, ("queued",), STATUSES)

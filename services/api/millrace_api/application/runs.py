@@ -246,11 +246,8 @@ async def listed_of_statuses(
     tx: Connection, account: str, statuses: Sequence[str], *, below: Below, count: int, plan: str | None
 ) -> list[RunSummary]:
     """Newest first, of any of these statuses; of one plan, or of any."""
-    asked = (account, *below, count, list(statuses))
-    if plan is None:
-        rows = await tx.fetch(_SQL["list_runs_of_statuses"], *asked)
-    else:
-        rows = await tx.fetch(_SQL["list_runs_of_plan"], *asked, _stored_plan(plan))
+    stored_plan = None if plan is None else _stored_plan(plan)
+    rows = await tx.fetch(_SQL["list_runs_of_statuses"], account, *below, count, list(statuses), stored_plan)
     return [RunSummary(**_summary(row)) for row in rows]
 
 

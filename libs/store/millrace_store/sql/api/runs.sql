@@ -42,7 +42,7 @@ SELECT id, status, plan, plan_kind, plan_version, plan_name, subscription, event
 FROM unnest($5::text[]) AS wanted (wanted_status) CROSS JOIN LATERAL (
     (SELECT * FROM read.runs
      WHERE account = $1 AND id >= (SELECT control.first_kept($1)) AND (created_at, id) < ($2, $3)
-       AND status = wanted_status
+       AND status = wanted_status AND ($6::uuid IS NULL OR plan = $6)
      ORDER BY created_at DESC, id DESC LIMIT $4)
     UNION ALL
     (SELECT * FROM (
@@ -50,28 +50,7 @@ FROM unnest($5::text[]) AS wanted (wanted_status) CROSS JOIN LATERAL (
         WHERE account = $1 AND id < (SELECT control.first_kept($1)) AND (created_at, id) < ($2, $3)
           AND status IN ('queued', 'running')
         OFFSET 0) AS live
-     WHERE status = wanted_status
-     ORDER BY created_at DESC, id DESC LIMIT $4)
-) AS listed
-ORDER BY created_at DESC, id DESC LIMIT $4;
-
--- The same of one plan.
--- name: list_runs_of_plan
-SELECT id, status, plan, plan_kind, plan_version, plan_name, subscription, event, identifier, requested_by,
-       error_code, error_message, created_at, started_at, ended_at, flow_key, waiting_reason, waiting_until,
-       absorbed_into
-FROM unnest($5::text[]) AS wanted (wanted_status) CROSS JOIN LATERAL (
-    (SELECT * FROM read.runs
-     WHERE account = $1 AND id >= (SELECT control.first_kept($1)) AND (created_at, id) < ($2, $3)
-       AND status = wanted_status AND plan = $6
-     ORDER BY created_at DESC, id DESC LIMIT $4)
-    UNION ALL
-    (SELECT * FROM (
-        SELECT * FROM read.runs
-        WHERE account = $1 AND id < (SELECT control.first_kept($1)) AND (created_at, id) < ($2, $3)
-          AND status IN ('queued', 'running')
-        OFFSET 0) AS live
-     WHERE status = wanted_status AND plan = $6
+     WHERE status = wanted_status AND ($6::uuid IS NULL OR plan = $6)
      ORDER BY created_at DESC, id DESC LIMIT $4)
 ) AS listed
 ORDER BY created_at DESC, id DESC LIMIT $4;
