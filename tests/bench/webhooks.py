@@ -192,12 +192,7 @@ async def run(
         *_latency("webhook p99 at 50/s", calm, bare_calm, 0.99, 10),
         figure("webhook highest rate held", "webhooks/s", most.rate, limit=bare_most.rate, bar=3_000),
         *_latency("webhook p95 at the highest rate", most, bare_most, 0.95, None),
-        figure(
-            "CPU an event at the highest rate",
-            "ms",
-            _cpu_ms(most),
-            limit=_cpu_ms(bare_most),
-        ),
+        figure("CPU an event at the highest rate", "ms", _cpu_ms(most), limit=_cpu_ms(bare_most)),
     ]
     for name, seconds in sorted(most.cpu_s.items()):
         figures.append(

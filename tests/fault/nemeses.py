@@ -14,6 +14,7 @@ from functools import partial
 from random import Random
 
 import aiohttp
+import orjson
 
 from millrace_core import ids, limits
 from millrace_core.clock import SystemClock
@@ -27,6 +28,7 @@ from tests.support.own_disk import Disk, own_disk
 from tests.support.platform import SERVICES
 from tests.support.replicas import alone_on
 from tests.support.tcp_proxy import TcpProxy
+from tests.support.user import PUBLISH, User, written
 from tests.support.waiting import eventually
 
 HOUR_MS = 3_600_000
@@ -100,18 +102,15 @@ async def _unheard(arena: Arena, *, more_than: int) -> dict[int, int]:
     """Post events that nobody hears, until each partition has got more than so many; where the last of each stands."""
     first: dict[int, int] = {}
     last: dict[int, int] = {}
-    posts = [
-        {"eventType": {"provider": "crowd", "name": "unheard"}, "orderingKey": str(n)}
-        for n in range(limits.BATCH_ITEMS_MAX)
-    ]
-    headers = {"Authorization": f"Bearer {arena.world.key}"}
-    async with aiohttp.ClientSession(headers=headers) as session:
+    posts = orjson.dumps([written("e:crowd/unheard", orderingKey=str(n)) for n in range(limits.BATCH_ITEMS_MAX)])
+    async with aiohttp.ClientSession() as session:
+        user = User(session, "", arena.gateways[0], arena.world.key)
         while len(last) < PARTITIONS or min(last[each] - first[each] for each in last) <= more_than:
-            async with session.post(f"{arena.gateways[0]}/ingest/event/publish/batch", json=posts) as answer:
-                assert answer.status == 200, await answer.text()
-                for at in positions.parse(answer.headers[positions.HEADER]):
-                    last[at.partition] = at.offset
-                    first.setdefault(at.partition, at.offset)
+            answer = await user.send("POST", f"{user.gateway}{PUBLISH}/batch", posts)
+            assert answer.status == 200, answer.body
+            for at in positions.parse(answer.headers[positions.HEADER]):
+                last[at.partition] = at.offset
+                first.setdefault(at.partition, at.offset)
     return last
 
 

@@ -38,11 +38,11 @@ T = TypeVar("T")
 class _Lane(Generic[T]):
     __slots__ = ("account", "is_ordered", "is_ready", "key", "running", "waiting", "width")
 
-    def __init__(self, account: "_Account[T]", key: str | None, lane: Lane) -> None:
+    def __init__(self, account: "_Account[T]", key: str | None) -> None:
         self.account = account
         self.key = key
-        self.width = lane.width
-        self.is_ordered = lane.ordered
+        self.width = 1
+        self.is_ordered = False
         self.running = 0
         self.waiting: deque[Job[T]] = deque()
         self.is_ready = False
@@ -90,13 +90,13 @@ class LaneQueues(Generic[T]):
         self._turn: deque[_Account[T]] = deque()
 
     def add(self, lane: Lane, what: T) -> Job[T]:
-        """Queue behind what its lane holds. The newest record decides the lane's width."""
+        """Queue behind what its lane holds. The newest record decides the lane's width, and whether it is ordered."""
         account = self._accounts.get(lane.account)
         if account is None:
             account = self._accounts[lane.account] = _Account(lane.account)
         own = account.lanes.get(lane.key) if lane.key is not None else None
         if own is None:
-            own = _Lane(account, lane.key, lane)
+            own = _Lane(account, lane.key)
             if lane.key is not None:
                 account.lanes[lane.key] = own
         own.width, own.is_ordered = lane.width, lane.ordered

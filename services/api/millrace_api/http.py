@@ -89,26 +89,19 @@ def layered(app: FastAPI, *, observer: HttpObserver) -> ASGIApp:
 def _add_root(app: FastAPI) -> None:
     documents = openapi.Documents(app)
 
-    @app.get("/openapi.json", include_in_schema=False)
-    async def openapi_json() -> Response:
-        return _document(await documents.whole())
-
+    _serve_document(app, "/openapi.json", documents, openapi.WHOLE)
     for surface in openapi.SURFACES:
-        _serve_document(app, surface, documents)
+        _serve_document(app, f"/openapi/{surface}.json", documents, surface)
 
     @app.get("/", include_in_schema=False)
     async def root() -> Response:
         return RedirectResponse("/docs")
 
 
-def _serve_document(app: FastAPI, surface: str, documents: openapi.Documents) -> None:
-    @app.get(f"/openapi/{surface}.json", include_in_schema=False)
-    async def openapi_of_surface() -> Response:
-        return _document(await documents.of(surface))
-
-
-def _document(made: bytes) -> Response:
-    return Response(made, media_type="application/json")
+def _serve_document(app: FastAPI, path: str, documents: openapi.Documents, name: str) -> None:
+    @app.get(path, include_in_schema=False)
+    async def openapi_document() -> Response:
+        return Response(await documents.named(name), media_type="application/json")
 
 
 async def _on_problem(request: Request, error: Exception) -> Response:

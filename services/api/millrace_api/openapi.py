@@ -48,7 +48,7 @@ SURFACES: Mapping[str, str] = {
     "native": "What is of Millrace itself: subscriptions, jobs, chains, events, runs, deliveries, keys, receipts.",
 }
 """The documents there are, and what each is about."""
-WHOLE = ""
+WHOLE = "whole"
 
 
 def document(app: FastAPI) -> dict[str, Any]:
@@ -105,16 +105,12 @@ class Documents:
         self._making = asyncio.Lock()
         self._made: Mapping[str, bytes] = {}
 
-    async def whole(self) -> bytes:
-        """The document of everything."""
-        return await self.of(WHOLE)
-
-    async def of(self, surface: str) -> bytes:
-        """The document of one surface."""
+    async def named(self, name: str) -> bytes:
+        """The document of one surface, or of everything (WHOLE)."""
         async with self._making:
             if not self._made:
                 self._made = await asyncio.to_thread(self._make)
-        return self._made[surface]
+        return self._made[name]
 
     def _make(self) -> Mapping[str, bytes]:
         whole = document(self._app)

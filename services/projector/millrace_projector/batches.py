@@ -53,10 +53,18 @@ class Batches:
     async def prepare(self, records: Sequence[Received], ends: Mapping[Place, int]) -> "Prepared":
         """A batch, parsed: these records, and `ends`, the positions behind them. Touches nothing. A batch that is being
         stored goes on between its pieces."""
-        rows, refused = Rows(), list[tuple[Received, str]]()
-        for start in range(0, len(records), PIECE):
-            self._project(records[start : start + PIECE], rows, refused)
-            await asyncio.sleep(0)
+        rows = Rows()
+        refused: list[tuple[Received, str]] = []
+        handlers = {topic: HANDLERS[short_name(topic)] for topic in {record.topic for record in records}}
+        for n, record in enumerate(records, start=1):
+            try:
+                handlers[record.topic](record, rows)
+            except Reject as error:
+                refused.append((record, str(error)))
+            except Exception as error:  # bad input never takes a service down, whatever it trips over
+                refused.append((record, f"{type(error).__name__}: {error}"))
+            if n % PIECE == 0:
+                await asyncio.sleep(0)
         return Prepared(records, ends, _writes(rows), refused)
 
     async def commit(self, connection: Connection, batch: "Prepared") -> None:
@@ -73,17 +81,6 @@ class Batches:
     async def write(self, connection: Connection, records: Sequence[Received], ends: Mapping[Place, int]) -> None:
         """`prepare` and `commit`."""
         await self.commit(connection, await self.prepare(records, ends))
-
-    @staticmethod
-    def _project(records: Sequence[Received], rows: Rows, refused: list[tuple[Received, str]]) -> None:
-        handlers = {topic: HANDLERS[short_name(topic)] for topic in {record.topic for record in records}}
-        for record in records:
-            try:
-                handlers[record.topic](record, rows)
-            except Reject as error:
-                refused.append((record, str(error)))
-            except Exception as error:  # bad input never takes a service down, whatever it trips over
-                refused.append((record, f"{type(error).__name__}: {error}"))
 
     async def _park(self, refused: Sequence[tuple[Received, str]]) -> None:
         await self._letters.write([dead_letter(record, f"projector: {reason}") for record, reason in refused])
@@ -126,11 +123,11 @@ class Batches:
 
     async def _one_by_one(self, connection: Connection, batch: "Prepared") -> None:
         for record in batch.records:
-            rows, refused = Rows(), list[tuple[Received, str]]()
-            self._project([record], rows, refused)
-            moves = self._moves([record], {(short_name(record.topic), record.partition): record.offset + 1})
+            place = short_name(record.topic), record.partition
+            one = await self.prepare([record], {place: record.offset + 1})
+            moves = self._moves(one.records, one.ends)
             try:
-                await self._commit(connection, [] if refused else _writes(rows), moves)
+                await self._commit(connection, [] if one.refused else one.writes, moves)
             except Refused as error:
                 await self._park([(record, str(error))])
                 await self._commit(connection, [], moves)

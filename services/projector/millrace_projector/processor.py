@@ -161,14 +161,14 @@ class Projector:
     @staticmethod
     async def _read(consumer: PositionedConsumer, most: int, *, timeout_s: float) -> list[Received]:
         """What lies ready, up to so many: in pieces, between which a batch that is being stored goes on."""
-        records = await consumer.poll(timeout_s=timeout_s, max_records=min(PIECE, most))
-        piece = len(records)
-        while piece == PIECE and len(records) < most:
+        records: list[Received] = []
+        while True:
+            piece = await consumer.poll(timeout_s=timeout_s, max_records=min(PIECE, most - len(records)))
+            records += piece
+            if len(piece) < PIECE or len(records) == most:
+                return records
+            timeout_s = 0
             await asyncio.sleep(0)
-            more = await consumer.poll(timeout_s=0, max_records=min(PIECE, most - len(records)))
-            piece = len(more)
-            records += more
-        return records
 
     def _is_cut(self, consumer: PositionedConsumer, count: int) -> bool:
         """Whether more lay on the log than a fetch brings: large records, or a backlog. A pause would only add to it,
