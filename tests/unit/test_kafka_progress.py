@@ -44,6 +44,19 @@ def test_the_metadata_fits_in_the_worst_order() -> None:
     assert longest <= limits.COMMIT_METADATA_BYTES_MAX
 
 
+def test_no_life_is_full_before_it_has_begun() -> None:
+    progress, offset = Progress(0, Mark()), 0
+    while not progress.is_full():
+        progress.taken(offset)
+        progress.taken(offset + 1)
+        progress.finished(offset + 1)
+        offset += 2
+    again = Progress(0, progress.mark(is_clean=False))
+    assert not again.is_full()
+    again.taken(0)
+    assert len(encode(0, again.mark(is_clean=False))) <= limits.COMMIT_METADATA_BYTES_MAX
+
+
 def test_a_record_that_blocks_for_long_costs_one_range() -> None:
     progress = Progress(0, Mark())
     for offset in range(100_000):

@@ -76,10 +76,13 @@ BATCH_RECORDS_MAX = 1_000
 BATCH_HELD_S_MAX = SESSION_TIMEOUT_S
 # The least time between two batches read, and between two requests of a producer, at a rate at which it pays in full.
 BATCH_GATHER_S = 0.02
-PRODUCE_GATHER_S = 0.008
+PRODUCE_GATHER_S = 0.012
 GATHER_FULL_PER_S = 4_000
 # So many records need not wait for more: to 64 clients that each await their answer a pause would only be lost time.
-PRODUCE_GATHER_RECORDS = 16
+PRODUCE_GATHER_RECORDS = 32
+# The dispatcher's outcomes: the webhook has arrived, and only a place of its account waits for them.
+OUTCOME_GATHER_S = 0.03
+OUTCOME_GATHER_RECORDS = 64
 # Between a commit and the next begin: the broker still completes the previous transaction before that.
 TRANSACTION_GATHER_S = 0.003
 TRANSACTION_RETRY_BACKOFF_S = 0.002

@@ -38,6 +38,11 @@ __all__ = ["Lane", "Lanes", "Memory"]
 log = logging.getLogger(__name__)
 
 POLL_S = 0.1
+# While a partition is left out, since nothing wakes a poll when there is room for it again.
+POLL_FULL_S = 0.02
+# The client asks a broker one thing at a time: a partition that is read again waits for the last question, which was
+# about the others and is answered when they have something, or after so long.
+FETCH_WAIT_MS = 100
 COMMIT_EVERY_S = 0.1
 LAG_EVERY_S = 1.0
 RELANE_EVERY_S = 0.1
@@ -149,7 +154,7 @@ class Lanes:
         self._relane = relane
         self._relaned_at = 0.0
         # Some inputs have transactional writers; on the others both ways of reading see the same.
-        self._feed = Feed(cluster, read_committed=True)
+        self._feed = Feed(cluster, read_committed=True, fetch_wait_ms=FETCH_WAIT_MS)
         self._membership = Membership(
             cluster,
             group=group,
@@ -243,7 +248,6 @@ class Lanes:
     async def _read(self) -> None:
         taken, self._taken = self._taken, 0
         await self._gathering.turn(taken)
-        self._release_held()
         room = self._buffered_max - self.buffered
         full = [part for part, each in self._partitions.items() if each.held or each.progress.is_full()]
         if room <= 0 or full:
@@ -257,13 +261,13 @@ class Lanes:
         # `Feed.set` forgets what was paused, so this is said again in every round, after a rebalance too.
         self._feed.pause(full)
         self._feed.resume(part for part in self._partitions if part not in full)
-        batches = await self._feed.poll(timeout_s=POLL_S, max_records=room)
+        batches = await self._feed.poll(timeout_s=POLL_FULL_S if full else POLL_S, max_records=room)
         self._taken = sum(map(len, batches.values()))
         for part, records in batches.items():
             partition = self._partitions.get(part)
             if partition is not None:
                 partition.held.extend(records)
-        self._release_held()
+                self._release_held(partition)
         for part, partition in self._partitions.items():
             if partition.held or part not in self._feed.parts:
                 continue
@@ -295,10 +299,9 @@ class Lanes:
                 over += [each.part for each in own]
         return over
 
-    def _release_held(self) -> None:
-        for partition in self._partitions.values():
-            while partition.held and not partition.progress.is_full():
-                self._take(partition, partition.held.popleft())
+    def _release_held(self, partition: _Partition) -> None:
+        while partition.held and not partition.progress.is_full():
+            self._take(partition, partition.held.popleft())
 
     def _take(self, partition: _Partition, record: Received) -> None:
         if record.offset < partition.progress.next:
@@ -397,6 +400,7 @@ class Lanes:
         if await self._emit(item, outputs):
             item.partition.jobs.pop(item.record.offset, None)
             item.partition.progress.finished(item.record.offset)
+            self._release_held(item.partition)
             if item.partition.suspect_until is not None:
                 self._acquit(item.partition)
 

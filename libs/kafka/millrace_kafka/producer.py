@@ -66,6 +66,8 @@ class PlainProducer:
         *,
         observer: Observer | None = None,
         timeout_s: float = limits.PRODUCE_TIMEOUT_S,
+        gather_s: float = limits.PRODUCE_GATHER_S,
+        gather_records: int = limits.PRODUCE_GATHER_RECORDS,
     ) -> None:
         self._cluster = cluster
         self._observer = observer or Silent()
@@ -75,7 +77,8 @@ class PlainProducer:
         self._streams: dict[tuple[str, int], _Stream] = {}
         self._dirty: deque[_Stream] = deque()
         self._wake = asyncio.Event()
-        self._gathering = Gathering(limits.PRODUCE_GATHER_S)
+        self._gathering = Gathering(gather_s)
+        self._gather_records = gather_records
         self._gathered = 0
         self._why_away: str | None = "not started"
         self._broken: list[Any] = []
@@ -185,7 +188,7 @@ class PlainProducer:
     def _count(self, records: int) -> None:
         self.in_flight += records
         self._gathered += records
-        if self._gathered - records < limits.PRODUCE_GATHER_RECORDS <= self._gathered:
+        if self._gathered - records < self._gather_records <= self._gathered:
             self._gathering.enough()
 
     def _open(self, stream: _Stream) -> _Batch:

@@ -145,7 +145,10 @@ class Progress:
 
     def is_full(self) -> bool:
         """Whether one more open record could make the metadata too long. At worst every second one is done: two
-        varints for each open record, of as many bytes as the span needs."""
+        varints for each open record, of as many bytes as the span needs. The first one always fits: it takes a place
+        among what the last commit said, which fitted, and nothing would move without it."""
+        if not self._open:
+            return False
         unread = self._unread()
         span = max(1, (unread[-1][1] if unread else self.next) - self.position)
         varint_bytes = (span.bit_length() + 6) // 7

@@ -17,7 +17,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import NamedTuple, cast
 
 import httptools
 
@@ -194,8 +194,7 @@ class _Connection(asyncio.Protocol):
             self.abort()
 
 
-@dataclass(frozen=True, slots=True)
-class _Peer:
+class _Peer(NamedTuple):
     """Whom a kept connection belongs to, and where it leads."""
 
     account: str

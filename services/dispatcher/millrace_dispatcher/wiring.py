@@ -56,7 +56,12 @@ async def wire(settings: DispatcherSettings, context: Context) -> Mapping[str, W
         on_change=changed,
     )
     view = ControlView(cluster, followers={"endpoint": endpoints}, clock=context.clock, observer=context.observer)
-    producer = PlainProducer(cluster, observer=context.observer)
+    producer = PlainProducer(
+        cluster,
+        observer=context.observer,
+        gather_s=limits.OUTCOME_GATHER_S,
+        gather_records=limits.OUTCOME_GATHER_RECORDS,
+    )
     door = Egress(allow=allow)
     dispatcher = Dispatcher(
         endpoints=endpoints,
