@@ -317,6 +317,32 @@ async def test_a_yes_holds_for_the_contract_that_was_shown(millrace: Millrace) -
     assert millrace.sink.arrived["/elsewhere"] == []
 
 
+async def test_a_yes_whose_contract_changes_with_it_comes_to_nothing_and_says_so(millrace: Millrace) -> None:
+    """As when the contract is registered anew between the decision and its call: by a trigger, in one transaction."""
+    await register(millrace, "ask.meanwhile", confirmation={"policy": "always"})
+    card = (await run(millrace.user, "ask.meanwhile")).json["confirmation"]["id"]
+    path = f"/v1/actions/confirmations/{card}"
+    change = """
+        CREATE FUNCTION change_meanwhile() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            UPDATE control.actions SET digest = 'another' WHERE name = NEW.name;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER change AFTER UPDATE OF state ON control.confirmations
+        FOR EACH ROW WHEN (NEW.name = 'ask.meanwhile') EXECUTE FUNCTION change_meanwhile();
+    """
+    connection = await asyncpg.connect(millrace.platform.postgres)
+    try:
+        await connection.execute(change)
+        answer = await millrace.user.ask("POST", f"{path}/confirm", idempotency_key="ask.meanwhile")
+        again = await millrace.user.ask("POST", f"{path}/confirm", idempotency_key="ask.meanwhile")
+    finally:
+        await connection.execute("DROP FUNCTION change_meanwhile CASCADE")
+        await connection.close()
+    assert (error(answer), error(again)) == ((409, "conflict"), (409, "conflict"))
+    assert millrace.sink.arrived["/ask.meanwhile"] == []
+
+
 async def test_a_yes_that_comes_too_late_is_none(millrace: Millrace) -> None:
     await register(millrace, "ask.late", confirmation={"policy": "always", "expires_s": 10})
     card = (await run(millrace.user, "ask.late")).json["confirmation"]["id"]

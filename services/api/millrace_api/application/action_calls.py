@@ -206,6 +206,11 @@ class Owed:
     entries: list[AuditEntry]
     call: Call | None
 
+    @property
+    def is_void(self) -> bool:
+        """A yes that no call follows from."""
+        return self.card.state == "confirmed" and self.call is None
+
 
 async def untold(tx: Connection, *, before: datetime, count: int) -> list[tuple[str, str]]:
     """Account and id of the confirmations of which the log may not have been told, the oldest first."""

@@ -12,10 +12,11 @@ from datetime import timedelta
 from structlog.typing import FilteringBoundLogger
 
 from millrace_api.application import action_calls
+from millrace_api.application.action_calls import Owed
 from millrace_api.application.database import Database
 from millrace_api.application.keys import KeyMaker
 from millrace_api.application.looking import keep_looking
-from millrace_api.application.problems import BeingChanged, Problem
+from millrace_api.application.problems import BeingChanged, Conflict, Problem
 from millrace_api.application.runs import Log, Place
 from millrace_core import limits
 from millrace_core.clock import Clock, utc_now
@@ -39,12 +40,15 @@ class Cards:
 
     async def now(self, account: str, id: str) -> Place | None:
         """Tell of a card that was just made or decided, and say where that stands. None when the log is away: the
-        worker makes up for it."""
+        worker makes up for it. Raises Conflict when a yes comes to nothing: what was asked is another thing by now."""
         try:
-            return await self._tell(account, id)
+            owed, place = await self._tell(account, id)
         except Problem as problem:
             self._log.warning("confirmation.untold", account=account, confirmation=id, reason=str(problem))
             return None
+        if owed.is_void:
+            raise Conflict("The action's contract has changed since this was confirmed: ask for the action again.")
+        return place
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`."""
@@ -64,12 +68,12 @@ class Cards:
             with suppress(BeingChanged):  # its turn comes again
                 await self._tell(account, id)
 
-    async def _tell(self, account: str, id: str) -> Place:
+    async def _tell(self, account: str, id: str) -> tuple[Owed, Place]:
         async with self._database.reading() as tx:
             owed = await action_calls.owed(tx, account, id, maker=self._maker, now=utc_now(self._clock))
         place = await action_calls.tell(self._records, owed)
         async with self._database.asking() as connection:
             await action_calls.told(connection, owed)
-        if owed.card.state == "confirmed" and owed.call is None:
+        if owed.is_void:
             self._log.warning("confirmation.void", account=account, confirmation=id)
-        return place
+        return owed, place
