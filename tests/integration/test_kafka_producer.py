@@ -1,6 +1,7 @@
 """The plain producer and the reader on a real broker."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -13,6 +14,7 @@ from millrace_kafka.feed import OffLog
 from millrace_kafka.producer import PlainProducer
 from millrace_kafka.reader import Reader, read_all
 from tests.support.processing import producing, values
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -37,6 +39,23 @@ async def test_what_is_acked_stands_where_the_ack_says_with_the_brokers_time(top
         assert (record.key, record.value, tuple(record.headers)) == (output.key, output.value, output.headers)
         assert record.timestamp == at.timestamp
         assert at.topic == "events"
+
+
+async def test_topics_that_are_made_later_are_found(cluster: Cluster) -> None:
+    """Also after a broker that had just come back said that it knew of none."""
+    async with producing(cluster) as producer:
+        with pytest.raises(Retry, match="create the topics"):
+            await producer.write([event(0)])
+        await create_topics(cluster, partitions=2)
+
+        async def is_written() -> bool:
+            with contextlib.suppress(Retry):
+                await producer.write([event(1)])
+                return True
+            return False
+
+        assert await eventually(is_written, timeout_s=10)
+    assert values(await read_all(cluster, ["events"])) == [b"value 1"]
 
 
 async def test_records_of_a_partition_keep_their_order_across_calls_and_batches(topics: Cluster) -> None:

@@ -64,7 +64,7 @@ def test_the_lock_file_names_each_jar_once_with_a_whole_hash() -> None:
     assert len({(jar.group, jar.artifact) for jar in jars}) == len(jars) == 46
     assert all(re.fullmatch(r"[0-9a-f]{64}", jar.sha256) for jar in jars)
     versions = {jar.artifact: jar.version for jar in jars if jar.group == "org.apache.kafka"}
-    assert set(versions.values()) == {"4.3.1"}
+    assert set(versions.values()) == {"4.2.2"}
     assert {"kafka_2.13", "kafka-clients", "kafka-metadata"} <= set(versions)
 
 

@@ -80,6 +80,8 @@ PRODUCE_GATHER_S = 0.012
 GATHER_FULL_PER_S = 4_000
 # So many records need not wait for more: to 64 clients that each await their answer a pause would only be lost time.
 PRODUCE_GATHER_RECORDS = 32
+# A producer asks for the topics it does not know of no more often.
+ROUTING_LEARNED_EVERY_S = 0.5
 # The dispatcher's outcomes: the webhook has arrived, and only a place of its account waits for them.
 OUTCOME_GATHER_S = 0.03
 OUTCOME_GATHER_RECORDS = 64

@@ -72,6 +72,7 @@ KNOWN_FAILURES = (
     ("Failed to acquire lock", "another Kafka is running on the same data: stop it first"),
     ("OutOfMemoryError", "it ran out of memory: give it more with the `heap` argument"),
     ("Invalid cluster.id", "its data belong to another cluster: `make clean` drops them"),
+    ("UnsupportedVersionException", "its data were written by a newer Kafka: `make clean` drops them"),
     ("meta.properties", "its data are damaged: `make clean` drops them"),
 )
 PORT_TAKEN = ("Address already in use", "BindException")

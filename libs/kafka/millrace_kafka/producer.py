@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from aiokafka.errors import KafkaError
+
 from millrace_core import limits
 from millrace_core.errors import Retry
 from millrace_core.record import Output
@@ -80,6 +82,8 @@ class PlainProducer:
         self._gathering = Gathering(gather_s)
         self._gather_records = gather_records
         self._gathered = 0
+        self._is_lost = False  # a topic is asked for of which nothing is known
+        self._learned_at = float("-inf")
         self._why_away: str | None = "not started"
         self._broken: list[Any] = []
         self._loop: asyncio.AbstractEventLoop
@@ -158,6 +162,8 @@ class PlainProducer:
         try:
             places = [self._routing.place(output) for output in outputs]
         except Retry as error:
+            self._is_lost = True
+            self._wake.set()
             raise Retry(self._why_away or str(error)) from error
         if self._why_away is not None:
             raise Retry(self._why_away)
@@ -215,6 +221,8 @@ class PlainProducer:
             await self._gathering.turn(self._gathered)
             self._wake.clear()
             self._gathered = 0
+            if self._is_lost:
+                await self._learn_again()
             while self._dirty and self._why_away is None:
                 await self._send(self._dirty.popleft())
 
@@ -304,6 +312,17 @@ class PlainProducer:
                 self._why_away = str(error)
             await asyncio.sleep(backoff_s(attempt))
             attempt += 1
+
+    async def _learn_again(self) -> None:
+        """Ask for the topics once more, now and then: they may have been made since, and a broker that has just come
+        back knows of none for a moment. Without an answer nothing changes."""
+        self._is_lost = False
+        if self._client is None or self._loop.time() - self._learned_at < limits.ROUTING_LEARNED_EVERY_S:
+            return
+        self._learned_at = self._loop.time()
+        with contextlib.suppress(KafkaError, TimeoutError, OSError):
+            async with asyncio.timeout(limits.PRODUCE_TIMEOUT_S):
+                await self._routing.learn(self._client.client)
 
     async def _connect(self) -> None:
         fresh = clients.producer(self._cluster)
