@@ -400,9 +400,9 @@ class Lanes:
         if await self._emit(item, outputs):
             item.partition.jobs.pop(item.record.offset, None)
             item.partition.progress.finished(item.record.offset)
-            self._release_held(item.partition)
             if item.partition.suspect_until is not None:
                 self._acquit(item.partition)
+            self._release_held(item.partition)
 
     async def _outputs(self, item: _Item) -> list[Output]:
         """The one place where an error of the work becomes: again, or a dead letter."""

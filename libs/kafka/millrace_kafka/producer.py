@@ -154,16 +154,24 @@ class PlainProducer:
         return self._cluster.short(outcome.topic), outcome.partition, outcome.offset, outcome.timestamp
 
     def check(self, output: Output) -> None:
-        """Raises Reject for what could never be written, so that a caller learns it before it depends on it."""
-        self._routing.place(output)
+        """Raises Reject for what could never be written, so that a caller learns it before it depends on it, and Retry
+        where its topic is not known of yet."""
+        try:
+            self._routing.place(output)
+        except Retry:
+            self._ask_for_topics()
+            raise
+
+    def _ask_for_topics(self) -> None:
+        self._is_lost = True
+        self._wake.set()
 
     def _places(self, outputs: Sequence[Output]) -> list[tuple[Place, int]]:
         """Where each of them goes, when all of them may and can go there now."""
         try:
             places = [self._routing.place(output) for output in outputs]
         except Retry as error:
-            self._is_lost = True
-            self._wake.set()
+            self._ask_for_topics()
             raise Retry(self._why_away or str(error)) from error
         if self._why_away is not None:
             raise Retry(self._why_away)
