@@ -213,10 +213,14 @@ async def test_what_is_asked_and_decided_while_kafka_is_silent_is_told_when_it_i
     async def ask() -> Answer:
         return await stack.user.ask("POST", "/v1/actions/run", {"action": name, "params": {}})
 
-    async def card() -> str:
+    async def asked_for() -> str:
         answer = await ask()
         assert answer.status == 202, answer.body
         return str(answer.json["confirmation"]["id"])
+
+    async def card() -> str:
+        """What was silent a moment ago may hesitate once more: nothing was done then, so it is asked again."""
+        return await eventually(asked_for, timeout_s=AWAY_S)
 
     async def untold() -> int:
         return await _counted(stack, "control.confirmations WHERE told IS DISTINCT FROM state")
