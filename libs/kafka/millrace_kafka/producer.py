@@ -16,8 +16,6 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from aiokafka.errors import KafkaError
-
 from millrace_core import limits
 from millrace_core.errors import Retry
 from millrace_core.record import Output
@@ -328,9 +326,9 @@ class PlainProducer:
         if self._client is None or self._loop.time() - self._learned_at < limits.ROUTING_LEARNED_EVERY_S:
             return
         self._learned_at = self._loop.time()
-        with contextlib.suppress(KafkaError, TimeoutError, OSError):
-            async with asyncio.timeout(limits.PRODUCE_TIMEOUT_S):
-                await self._routing.learn(self._client.client)
+        with contextlib.suppress(Retry):
+            learning = self._routing.learn(self._client.client)
+            await clients.within(learning, limits.PRODUCE_TIMEOUT_S, "the topics cannot be read")
 
     async def _connect(self) -> None:
         fresh = clients.producer(self._cluster)
