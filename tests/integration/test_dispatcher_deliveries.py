@@ -70,9 +70,12 @@ class World:
         return [decode(read.value, DeliveryFact) for read in await read_all(self.cluster, ["delivery-facts"])]  # type: ignore[arg-type]
 
     async def told(self, count: int, *, timeout_s: float = 20) -> list[DeliveryAttempted | DeliveryEnded]:
+        """All facts, as soon as there are so many of different attempts: after a crash one may be told again."""
+
         async def enough() -> list[DeliveryAttempted | DeliveryEnded]:
             found = await self.facts()
-            assert len(found) >= count, f"{len(found)} of {count} facts"
+            told = {(one.delivery, getattr(one, "attempt", None)) for one in found}
+            assert len(told) >= count, f"{len(told)} of {count} facts"
             return found
 
         return await eventually(enough, timeout_s=timeout_s, every_s=0.05)
