@@ -34,20 +34,22 @@ RETRY = plans.RetryPolicy(attempts=12, backoff="fixed", initial_s=0.2, max_s=0.2
 
 
 class Receiver:
-    """Where the http nodes arrive, and under which keys each was done. One in thirty is refused the first time: nothing
-    is done then, and the next attempt has a key of its own."""
+    """Where the http nodes arrive, and under which keys each was done. Of one in thirty the first attempt is refused:
+    nothing is done then, and the next attempt has a key of its own. What is sent again under one key is answered as
+    before, as a receiver that minds the key does: an executor may die when the refusal is on the log and its position
+    is not, and the next one then makes the refused attempt again."""
 
     def __init__(self) -> None:
         self.keys: dict[tuple[str, int], set[str]] = defaultdict(set)
-        self.refused: set[tuple[str, int]] = set()
+        self.refused: dict[tuple[str, int], str] = {}
 
     async def take(self, request: web.Request) -> web.Response:
         at = request.match_info["node"], (await request.json())["n"]
+        key = request.headers["idempotency-key"]
         is_unlucky = hashlib.sha256(f"{SEED}{at}".encode()).digest()[0] < 8
-        if is_unlucky and at not in self.refused:
-            self.refused.add(at)
+        if is_unlucky and self.refused.setdefault(at, key) == key:
             return web.Response(status=500)
-        self.keys[at].add(request.headers["idempotency-key"])
+        self.keys[at].add(key)
         return web.Response()
 
 
