@@ -93,6 +93,40 @@ async def test_a_run_that_waits_can_be_cancelled_and_the_next_goes_on(millrace: 
     await user.ended(f"/v1/runs/{runs[2]}", "completed")
 
 
+async def test_an_account_has_a_ceiling_over_all_its_subscriptions(millrace: Millrace) -> None:
+    user, path = millrace.user, "/flow/account"
+    slow, quick = await slow_job(millrace, path), await job(user)
+    for name, target in (("slow", slow), ("plain", quick)):
+        await user.make(
+            "/v1/subscriptions", {"pattern": f"e:flow-account/{name}", "target": {"type": "job", "id": target}}
+        )
+    paced = {"pattern": "e:flow-account/paced", "target": {"type": "job", "id": quick}}
+    await user.make("/v1/subscriptions", {**paced, "flow": {"throttle": {"limit": 100, "period_s": 1.0}}})
+    flow = {"concurrency": {"total": 1, "floor": 0}, "drain": False}
+    changed = await user.change("/v1/accounts/me", {"flow": flow})
+    try:
+        assert changed["flow"]["concurrency"]["total"] == 1
+        assert (await user.get("/v1/accounts/me"))["flow"] == changed["flow"]
+        first = await run_of(user, await user.publish("e:flow-account/slow", {"n": 1}))
+        await user.ended(f"/v1/runs/{first}", "running")
+        others = [await run_of(user, await user.publish(f"e:flow-account/{name}", {})) for name in ("plain", "paced")]
+        for run in others:
+            await waiting(user, run, "account_concurrency")
+            (wait,) = (await user.get(f"/v1/runs/{run}/trace"))["waits"]
+            assert wait["text"].startswith("waiting for concurrency of the account")
+        verified = await asyncio.to_thread(millrace.platform.tool, "verify", timeout_s=120)
+        assert "unaccounted 0" in verified.stdout
+    finally:
+        changed = await user.change("/v1/accounts/me", {"flow": None})
+    assert changed["flow"] is None
+    for run in others:
+        await user.ended(f"/v1/runs/{run}", "completed")
+    after = await run_of(user, await user.publish("e:flow-account/plain", {}))
+    assert (await user.ended(f"/v1/runs/{after}", "completed"))["waiting"] is None
+    await user.ask("POST", f"/v1/runs/{first}/cancel")
+    await user.ended(f"/v1/runs/{first}", "cancelled")
+
+
 async def test_a_debounce_makes_one_run_and_the_others_say_into_which(millrace: Millrace) -> None:
     user = millrace.user
     flow = {"debounce": {"mode": "latest", "quiet_s": 1.5, "longest_s": 60.0}}
@@ -179,6 +213,14 @@ async def test_what_cannot_be_had_is_refused_in_words(millrace: Millrace, flow: 
     answer = await millrace.user.ask("POST", "/v1/subscriptions", wanted)
     assert answer.status == 400, answer.body
     assert words in answer.body.decode()
+
+
+async def test_an_account_makes_no_run_of_several(millrace: Millrace) -> None:
+    flow = {"batch": {"size": 2, "wait_s": 1.0}}
+    answer = await millrace.user.ask("PATCH", "/v1/accounts/me", {"flow": flow})
+    assert answer.status == 400
+    assert "only those of one subscription" in answer.body.decode()
+    assert (await millrace.user.get("/v1/accounts/me"))["flow"] is None
 
 
 async def test_a_webhook_has_no_flow(millrace: Millrace) -> None:

@@ -1,16 +1,17 @@
 """Matcher and orchestrator are killed while flows hold runs back, gather them and change; each match has one run.
 
 Five subscriptions hear every event: with a ceiling for each key, a throttle, a debounce, a batch, and one whose flow
-comes and goes all the time. Both services get SIGKILL at seeded random moments. Afterwards every event has exactly one
-run of each, which completed or was absorbed by one that did; no key was ever over its ceiling; `millrace verify` says
-`unaccounted 0`; and read models made anew from the log are equal. `MILLRACE_SEED` replays a run.
+comes and goes all the time; and their account has a flow over all of them. Both services get SIGKILL at seeded random
+moments. Afterwards every event has exactly one run of each, which completed or was absorbed by one that did; neither a
+key nor the account was ever over its ceiling; `millrace verify` says `unaccounted 0`; and read models made anew from
+the log are equal. `MILLRACE_SEED` replays a run.
 """
 
 import asyncio
 import random
 from collections import Counter, defaultdict
 from contextlib import AsyncExitStack
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import asyncpg
@@ -18,6 +19,7 @@ import asyncpg
 from millrace_core import keyring, plans
 from millrace_core.ids import JOB, SUBSCRIPTION, new_id, uuid_of
 from millrace_core.messages import (
+    AccountControl,
     Batch,
     Concurrency,
     Debounce,
@@ -49,6 +51,8 @@ FLOWS: dict[str, FlowControl] = {
     "batch": FlowControl(batch=Batch(size=5, wait_s=1.0)),
     "changing": CEILING,
 }
+ACCOUNT_TOTAL = 20
+ACCOUNT_FLOW = FlowControl(concurrency=Concurrency(total=ACCOUNT_TOTAL))
 CHANGES: tuple[FlowControl, ...] = (FlowControl(), CEILING, FlowControl(drain=True), FLOWS["batch"], FLOWS["throttle"])
 
 
@@ -65,7 +69,13 @@ class Listeners:
         node = plans.Node(id="note", type="transform", config=Raw(b'{"expression":"event.id"}'))
         plan = plans.encode_plan(plans.compile_job(node, id=self.job, version=1, name="note"))
         control = encode(PlanControl(account=scenario.ACCOUNT, plan=Raw(plan)))
-        await self.writer.write([("plan", scenario.ACCOUNT, self.job, 1, control)])
+        account = encode(AccountControl(flow=ACCOUNT_FLOW))
+        await self.writer.write(
+            [
+                ("plan", scenario.ACCOUNT, self.job, 1, control),
+                ("account", scenario.ACCOUNT, scenario.ACCOUNT, 1, account),
+            ]
+        )
         for name, flow in FLOWS.items():
             await self.change(name, None if name == "changing" else flow)
 
@@ -164,6 +174,9 @@ async def _bounds_held(db: asyncpg.Connection, listeners: Listeners, rows: list[
             spans[row["flow_key"]].append((row["started_at"], row["ended_at"]))
     for times in spans.values():
         assert all(before[1] <= after[0] for before, after in pairwise(sorted(times)))
+    begun = [row for row in rows if row["started_at"] is not None]
+    at_work = sorted([(row["started_at"], 1) for row in begun] + [(row["ended_at"], -1) for row in begun])
+    assert 1 < max(accumulate(change for _, change in at_work)) <= ACCOUNT_TOTAL
     sizes = await db.fetch(
         "select json_array_length(convert_from(bundle, 'utf8')::json) from read.runs"
         " where subscription = $1 and status = 'completed'",

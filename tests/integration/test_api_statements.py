@@ -33,7 +33,7 @@ async def test_each_statement_about_an_account_names_it() -> None:
               "hold_still", "waiting", "queue_again", "update_account", "get_account", "keep_account", "hold_account",
               "live_replays", "begin_replays", "live_by_state", "gone_endpoints", "failing_endpoints",
               "untold_disablings", "chunk_of_root", "closed_until", "seed", "find_connection",
-              "insert_test_account", "test_account"}  # fmt: skip
+              "insert_test_account", "test_account", "lock_account", "set_flow"}  # fmt: skip
     for file in FILES:
         for name, statement in queries.load(f"api/{file}").items():
             if name in of_all or name.startswith("all_"):

@@ -14,6 +14,7 @@ import structlog
 
 from millrace_core.clock import SystemClock
 from millrace_core.messages import (
+    AccountControl,
     Concurrency,
     Debounce,
     FlowControl,
@@ -73,6 +74,11 @@ async def change(control: ControlWriter, flow: FlowControl, *, version: int = 1)
         account=plans.ACCOUNT, pattern="e:a/b", target_kind="plan", target_id="job_1", created_at=0, flow=flow
     )
     return await control.write([("subscription", plans.ACCOUNT, SUB, version, encode(message))])
+
+
+async def change_account(control: ControlWriter, flow: FlowControl) -> int:
+    message = AccountControl(flow=flow)
+    return await control.write([("account", plans.ACCOUNT, plans.ACCOUNT, 1, encode(message))])
 
 
 def held(n: int, *, keys: int = 1) -> StartRun:
@@ -154,6 +160,46 @@ async def test_a_ceiling_holds_and_each_run_ends_once_though_the_processors_die(
     steps = [decode(record.value, Step).key for record in await read_all(cluster, ["steps"])]
     assert len(set(steps)) == len(steps) == count
     assert any(isinstance(fact, RunWaiting) for of in found.values() for fact in of)
+
+
+async def test_the_ceiling_of_an_account_holds_over_its_subscriptions_though_the_processors_die(
+    cluster: Cluster, log: PlainProducer, control: ControlWriter
+) -> None:
+    """Every second run is of a subscription with a flow of its own, which two at a time may pass."""
+    count, chance, stop = 24, Random(SEED), asyncio.Event()
+    flows = Flows()
+    await change(control, FlowControl(concurrency=Concurrency(total=2)))
+    position = await change_account(control, FlowControl(concurrency=Concurrency(total=1)))
+    starts = []
+    for n in range(count):
+        part = FlowPart(key="", priority=100, partition=0, offset=n, at=NOW_MS + n)
+        own, sub = (part, SUB) if n % 2 else (None, f"sub_{n}")
+        starts.append(start(job(), n=n, subscription=sub, flow=own, account_flow=part))
+    async with viewing(cluster, subscription=flows, account=flows) as view, asyncio.TaskGroup() as group:
+        group.create_task(execute(cluster, log, stop))
+        makers = (partial(orchestrating, cluster), partial(admitting, cluster, flows, view))
+        lives = [Life(make()) for make in makers]
+        await log.write([started(one, n, position) for n, one in enumerate(starts)])
+        for _ in range(4):
+            n = chance.randrange(2)
+            await lives[n].ready()
+            await lives[n].kill()
+            lives[n] = Life(makers[n]())
+            await log.write([started(one, at, position) for at, one in enumerate(starts)])
+        found = await ended(cluster, count)
+        stop.set()
+        for life in lives:
+            await life.stop()
+    spans = []
+    for one in starts:
+        of = found[one.run]
+        assert only(RunEnded, of).outcome == "completed"
+        assert only(RunStarted, of).subscription == one.subscription
+        spans.append((only(RunStarted, of).at, only(RunEnded, of).at))
+    spans.sort()
+    assert all(before[1] <= after[0] for before, after in pairwise(spans)), spans
+    reasons = {fact.reason for of in found.values() for fact in of if isinstance(fact, RunWaiting)}
+    assert {"account", "account_concurrency"} <= reasons
 
 
 async def test_a_match_is_decided_by_a_flow_as_new_as_itself_and_a_change_alone_lets_it_go(

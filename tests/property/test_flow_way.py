@@ -1,8 +1,8 @@
 """From event to run under a flow that comes and goes: matcher, orchestrator and admissions, each dying at will.
 
-The matcher's batches are repeated under another control view (the subscription gained, lost or changed its flow in
-between), its records come late and twice; the two tasks lose transactions and begin new lives. Whatever the course,
-each event has one run, which began at most once and has one end, and nothing is left in any state.
+The matcher's batches are repeated under another control view (the subscription or the account gained, lost or changed
+its flow in between), its records come late and twice; the two tasks lose transactions and begin new lives. Whatever the
+course, each event has one run, which began at most once and has one end, and nothing is left in any state.
 """
 
 from collections import defaultdict
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from millrace_core.event import Posted, make_event, to_output
 from millrace_core.messages import (
+    AccountControl,
     Batch,
     Concurrency,
     Debounce,
@@ -49,6 +50,15 @@ FLOWS: tuple[FlowControl | None, ...] = (
     FlowControl(batch=Batch(size=2, wait_s=2.0)),
     FlowControl(drain=True),
 )
+ACCOUNT_FLOWS: tuple[FlowControl | None, ...] = (
+    None,
+    FlowControl(),
+    FlowControl(concurrency=Concurrency(total=1)),
+    FlowControl(key="input.n % 3", throttle=Throttle(limit=1, period_s=2.0)),
+    FlowControl(drain=True),
+)
+InForce = tuple[FlowControl | None, FlowControl | None]
+"""The subscription's flow and the account's."""
 
 
 class World:
@@ -59,7 +69,7 @@ class World:
         self.now_ms = NOW_MS
         self.matcher = MatcherHandler()
         self.flows = Flows()
-        self.had_flow = False
+        self.had_flow = [False, False]
         plan = PlanControl(account=ACCOUNT, plan=Raw(job()))
         self.matcher.followers["plan"].apply(ACCOUNT, JOB, encode(plan))
         self.runs = Task(OrchestratorHandler, READ_BACK)
@@ -68,23 +78,23 @@ class World:
         self.offsets: dict[str, int] = defaultdict(int)
         self.facts: dict[str, list[Any]] = defaultdict(list)
 
-    def change(self, flow: FlowControl | None) -> None:
+    def change(self, in_force: InForce) -> None:
         """As the API publishes it: who had a flow once says so with an empty one."""
-        self.had_flow = self.had_flow or flow is not None
-        control = encode(
-            SubscriptionControl(
-                account=ACCOUNT,
-                pattern="e:custom/x",
-                target_kind="plan",
-                target_id=JOB,
-                created_at=0,
-                flow=flow or (FlowControl() if self.had_flow else None),
-            )
+        self.had_flow = [had or flow is not None for had, flow in zip(self.had_flow, in_force, strict=True)]
+        flow, account_flow = (
+            flow or (FlowControl() if had else None) for had, flow in zip(self.had_flow, in_force, strict=True)
         )
-        self.matcher.followers["subscription"].apply(ACCOUNT, SUB, control)
-        self.flows.apply(ACCOUNT, SUB, control)
+        control = SubscriptionControl(
+            account=ACCOUNT, pattern="e:custom/x", target_kind="plan", target_id=JOB, created_at=0, flow=flow
+        )
+        for kind, id, value in (
+            ("subscription", SUB, encode(control)),
+            ("account", ACCOUNT, encode(AccountControl(flow=account_flow))),
+        ):
+            self.matcher.followers[kind].apply(ACCOUNT, id, value)
+            self.flows.apply(ACCOUNT, id, value)
 
-    def match(self, events: list[Written], flows: list[FlowControl | None]) -> set[str]:
+    def match(self, events: list[Written], flows: list[InForce]) -> set[str]:
         """A batch, handled once for each of the flows: all but the last died before their commit. Any of a dead one's
         outputs may be on the log. Gives the runs that it came to."""
         named: set[str] = set()
@@ -109,7 +119,7 @@ class World:
             self._turn(self.admissions, [])
 
     def settle(self) -> None:
-        self.change(FlowControl())
+        self.change((FlowControl(), FlowControl()))
         for _ in range(2_000):
             if not any(self.waiting.values()) and self.admissions.handler.next_due_ms() is None:
                 return
@@ -149,11 +159,12 @@ def posted(n: int) -> Written:
     return Written("millrace.events.v1", 0, n, NOW_MS, output.key, output.value, output.headers)
 
 
+IN_FORCE = st.tuples(st.sampled_from(FLOWS), st.sampled_from(ACCOUNT_FLOWS))
+
+
 @given(
     course=st.integers(0, 2**32),
-    batches=st.lists(
-        st.tuples(st.integers(1, 3), st.lists(st.sampled_from(FLOWS), min_size=1, max_size=3)), min_size=1, max_size=5
-    ),
+    batches=st.lists(st.tuples(st.integers(1, 3), st.lists(IN_FORCE, min_size=1, max_size=3)), min_size=1, max_size=5),
 )
 @settings(max_examples=200, deadline=None)
 def test_every_match_has_one_run_with_one_end(course: int, batches: list[Any]) -> None:

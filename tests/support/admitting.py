@@ -9,6 +9,7 @@ import msgspec
 from millrace_core.ids import RUN, derived_id
 from millrace_core.messages import (
     AbsorbRun,
+    AccountControl,
     AdmitRun,
     AskAdmission,
     CancelAdmissions,
@@ -53,7 +54,10 @@ class Door:
 
     # ── what happens ────────────────────────────────────────────────────────────────────────────────────────────────
     def change(self, flow: FlowControl | None, subscription: str = SUB) -> None:
-        """The flow in force from now on; None = the subscription is deleted."""
+        """The flow in force from now on, of a subscription or (by its id) the account; None = it is deleted."""
+        if subscription == ACCOUNT:
+            self.flows.apply(ACCOUNT, ACCOUNT, encode(AccountControl(flow=flow)))
+            return
         control = SubscriptionControl(
             account=ACCOUNT, pattern="e:a/b", target_kind="plan", target_id="job_1", created_at=0, flow=flow
         )

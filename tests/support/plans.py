@@ -58,15 +58,23 @@ def run_id(n: int = 1) -> str:
 
 
 def start(
-    plan: bytes, *, n: int = 1, input: bytes = b'{"a": 1e2}', account: str = ACCOUNT, flow: FlowPart | None = None
+    plan: bytes,
+    *,
+    n: int = 1,
+    input: bytes = b'{"a": 1e2}',
+    account: str = ACCOUNT,
+    subscription: str = "sub_1",
+    flow: FlowPart | None = None,
+    account_flow: FlowPart | None = None,
 ) -> StartRun:
     event = EventRef(id=event_id(n), identifier="e:github/push", received_at=NOW_MS)
     return StartRun(
         run=run_id(n),
         account=account,
         plan=Raw(plan),
-        subscription="sub_1",
+        subscription=subscription,
         event=event,
         flow=flow,
+        account_flow=account_flow,
         input=Raw(input),
     )

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from millrace_core.errors import Reject
-from millrace_core.flow import AT_ONCE, check_flow, makes_lists
+from millrace_core.flow import AT_ONCE, check_account_flow, check_flow, makes_lists
 from millrace_core.messages import Batch, CancelOn, Concurrency, Debounce, FlowControl, Raw, Throttle
 
 DEBOUNCE, BATCH = Debounce(quiet_s=1, longest_s=2), Batch(size=10, wait_s=60)
@@ -60,3 +60,12 @@ def test_lists_are_made_by_batches_and_debounces_of_all() -> None:
     assert makes_lists(FlowControl(debounce=Debounce(mode="all", quiet_s=1, longest_s=1)))
     assert not makes_lists(FlowControl(debounce=DEBOUNCE))
     assert not makes_lists(AT_ONCE)
+
+
+def test_the_flow_of_an_account_makes_no_run_of_several() -> None:
+    check_account_flow(FlowControl(key="input.user", concurrency=Concurrency(ceiling=1), drain=True))
+    for flow, name in ((FlowControl(batch=BATCH), "batch"), (FlowControl(debounce=DEBOUNCE), "debounce")):
+        with pytest.raises(Reject, match=f"^{name} makes one run of several"):
+            check_account_flow(flow)
+    with pytest.raises(Reject, match="needs a ceiling"):
+        check_account_flow(FlowControl(concurrency=Concurrency()))

@@ -9,9 +9,11 @@ from millrace_core import ids, limits
 from millrace_core.event import make_event, parse_post, to_output
 from millrace_core.handling import Handled
 from millrace_core.messages import (
+    AccountControl,
     Batch,
     CancelMatches,
     CancelOn,
+    Concurrency,
     Debounce,
     EventFact,
     FlowControl,
@@ -167,3 +169,35 @@ def test_a_subscription_without_it_cancels_no_more() -> None:
     handler = matcher(CANCELLING)
     handler.followers["subscription"].apply(ACCOUNT, SUB, None)
     assert not handler.handle([posted({"id": 7, "ok": True}, "withdrawn")], 1).outputs
+
+
+def of_account(handler: MatcherHandler, flow: FlowControl | None) -> MatcherHandler:
+    handler.followers["account"].apply(ACCOUNT, ACCOUNT, encode(AccountControl(flow=flow)))
+    return handler
+
+
+@pytest.mark.parametrize("flow", [None, FlowControl(key="'own'", priority="7")])
+def test_a_match_takes_its_place_in_the_flow_of_its_account_along(flow: FlowControl | None) -> None:
+    handler = of_account(matcher(flow), FlowControl(key="input.n", concurrency=Concurrency(ceiling=1)))
+    (output,) = handler.handle([posted({"n": 4})], 1).outputs
+    start = decode(output.value, StartRun)
+    assert start.account_flow == FlowPart(key="4", priority=100, partition=3, offset=9, at=NOON)
+    own = None if flow is None else FlowPart(key="own", priority=7, partition=3, offset=9, at=NOON)
+    assert start.flow == own
+    assert bytes(start.input) == b'{"n":4}'
+
+
+@pytest.mark.parametrize("flow", [None, FlowControl()])
+def test_an_account_that_asks_for_nothing_any_more_holds_nothing_back(flow: FlowControl | None) -> None:
+    handler = of_account(of_account(matcher(None), FlowControl(drain=True)), flow)
+    (output,) = handler.handle([posted({})], 1).outputs
+    assert b"flow" not in (output.value or b"")
+
+
+def test_an_event_cancels_by_the_flow_of_its_account() -> None:
+    handler = of_account(matcher(None), CANCELLING)
+    withdrawn = posted({"id": 7, "ok": True}, "withdrawn")
+    (output,) = handler.handle([withdrawn], 41).outputs
+    command = decode(output.value, CancelMatches)
+    assert (command.subscription, command.account, command.key) == (ACCOUNT, ACCOUNT, "7")
+    assert not of_account(handler, FlowControl()).handle([withdrawn], 42).outputs

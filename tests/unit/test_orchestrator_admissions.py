@@ -19,6 +19,7 @@ from millrace_core.messages import (
 )
 from millrace_orchestrator.admissions import HeldBack
 from tests.support.admitting import Door
+from tests.support.plans import ACCOUNT
 from tests.support.records import on, record
 
 ONE = FlowControl(concurrency=Concurrency(ceiling=1))
@@ -338,3 +339,28 @@ def test_what_gathers_is_one_that_waits_since_it_was_opened() -> None:
     door.turn()
     door.ask("b")
     assert door.held() == {"throttle": HeldBack(1, door.now_ms)}
+
+
+@pytest.mark.parametrize(
+    ("flow", "reason"),
+    [
+        (FlowControl(concurrency=Concurrency(total=1)), "account_concurrency"),
+        (FlowControl(throttle=Throttle(limit=1, period_s=60)), "account_throttle"),
+        (FlowControl(drain=True), "account_drain"),
+    ],
+)
+def test_the_flow_of_an_account_is_kept_under_its_id_and_says_that_it_is_the_accounts(
+    flow: FlowControl, reason: str
+) -> None:
+    door = Door()
+    door.change(flow, ACCOUNT)
+    runs = [door.ask(subscription=ACCOUNT) for _ in range(2)]
+    assert door.begun() == ([] if flow.drain else runs[:1])
+    assert door.waits(runs[1])[0] == reason
+    assert (door.waits(runs[1])[1] is not None) == (reason == "account_throttle")
+    assert set(door.held()) == {reason}
+    assert door.ask() in door.begun(), "a subscription's own flow is another"
+    door.task.crash()
+    door.change(FlowControl(), ACCOUNT)
+    door.turn()
+    assert set(runs) < set(door.begun())

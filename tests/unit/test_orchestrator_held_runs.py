@@ -34,6 +34,7 @@ from tests.support.run_worlds import answer
 from tests.support.task import Task
 
 PART = FlowPart(key="k", priority=5, partition=3, offset=9, at=NOW_MS)
+ACCOUNTS = FlowPart(key="a", priority=50, partition=3, offset=9, at=NOW_MS)
 PLAN = job(node(), timeout_s=60)
 
 
@@ -41,8 +42,15 @@ def task() -> Task:
     return Task(OrchestratorHandler, READ_BACK)
 
 
-def start_record(*, flow: FlowPart | None = PART, offset: int = 0, plan: bytes = PLAN, **more: Any) -> Written:
-    message = start(plan, flow=flow)
+def start_record(
+    *,
+    flow: FlowPart | None = PART,
+    account_flow: FlowPart | None = None,
+    offset: int = 0,
+    plan: bytes = PLAN,
+    **more: Any,
+) -> Written:
+    message = start(plan, flow=flow, account_flow=account_flow)
     return record("run-commands", offset, message, key=message.run, source="events:0:5", **more)
 
 
@@ -176,3 +184,79 @@ def test_the_state_is_the_fold_of_the_facts() -> None:
     told_it = facts(one.feed(told(AdmitRun(run=run_id(), account=ACCOUNT, bundled=True, input=Raw(b"[1]")))))
     state = decode_state(one.state[run_key(ACCOUNT, run_id())])
     assert reduce(evolve, told_it, opened(start(PLAN, flow=part))) == state
+
+
+ASKED_OF_ACCOUNT = AskAdmission(
+    run=run_id(), account=ACCOUNT, subscription=ACCOUNT, key="a", priority=50, partition=3, offset=9, at=NOW_MS
+)
+RELEASED = ReleaseAdmission(run=run_id(), account=ACCOUNT, subscription="sub_1", key="k")
+ACCOUNTS_RELEASED = ReleaseAdmission(run=run_id(), account=ACCOUNT, subscription=ACCOUNT, key="a")
+
+
+def test_a_run_of_an_account_with_a_flow_asks_that_alone_where_its_subscription_has_none() -> None:
+    one = task()
+    outputs = one.feed(start_record(flow=None, account_flow=ACCOUNTS))
+    assert admissions(outputs) == [ASKED_OF_ACCOUNT]
+    assert outputs[0].route == ACCOUNT.encode(), "all of an account's have one owner"
+    outputs = one.feed(told(ADMIT))
+    assert names(outputs) == ["RunStarted", "StepStarted"]
+    assert facts(outputs)[0].subscription == "sub_1"
+    assert admissions(one.feed(told(CancelRun(run=run_id(), account=ACCOUNT)))) == [ACCOUNTS_RELEASED]
+    assert not one.state
+
+
+def test_what_its_subscription_let_go_asks_its_account_and_then_begins() -> None:
+    one = task()
+    part = msgspec.structs.replace(PART, bundled=True)
+    (asked,) = admissions(one.feed(start_record(flow=part, account_flow=ACCOUNTS)))
+    assert asked.subscription == "sub_1"
+    outputs = one.feed(told(AdmitRun(run=run_id(), account=ACCOUNT, bundled=True, input=Raw(b"[1]"))))
+    assert names(outputs) == ["RunBundled", "RunWaiting"]
+    waiting = facts(outputs)[1]
+    assert (waiting.subscription, waiting.key, waiting.reason) == (ACCOUNT, "a", "account")
+    assert admissions(outputs) == [ASKED_OF_ACCOUNT]
+    one.crash()
+    outputs = one.feed(told(ADMIT))
+    assert names(outputs) == ["RunStarted", "StepStarted"]
+    (step,) = on(outputs, "steps")
+    assert bytes(decode(step.value, Step).context).startswith(b'{"input":[1],')
+    result = answer(decode(step.value, Step), seed=1, failures=0)
+    outputs = one.feed(record("step-results", 0, result, key=result.run))
+    assert admissions(outputs) == [RELEASED, ACCOUNTS_RELEASED]
+    assert not one.state
+
+
+@pytest.mark.parametrize(
+    ("is_let_go", "message", "outcome"),
+    [
+        (False, CancelRun(run=run_id(), account=ACCOUNT), "cancelled"),
+        (True, CancelRun(run=run_id(), account=ACCOUNT), "cancelled"),
+        (True, RefuseRun(run=run_id(), account=ACCOUNT, reason="full"), "failed"),
+    ],
+)
+def test_whoever_was_asked_hears_that_a_run_ended_without_having_begun(
+    is_let_go: bool, message: Message, outcome: str
+) -> None:
+    one = task()
+    one.feed(start_record(account_flow=ACCOUNTS))
+    if is_let_go:
+        one.feed(told(ADMIT))
+    outputs = one.feed(told(message))
+    assert [fact.outcome for fact in facts(outputs)] == [outcome]
+    assert not on(outputs, "timers-tx"), "its time had not begun"
+    assert admissions(outputs) == [RELEASED, ACCOUNTS_RELEASED][: 1 + is_let_go]
+    assert not one.state
+    assert not one.feed(told(ADMIT))
+
+
+def test_a_place_in_the_flow_of_an_account_that_is_none_is_parked() -> None:
+    outputs = task().feed(start_record(flow=None, account_flow=msgspec.structs.replace(ACCOUNTS, offset=-1)))
+    assert "dead-letters-tx" in [output.topic for output in outputs]
+
+
+def test_the_state_of_a_run_that_asks_its_account_is_the_fold_of_the_facts() -> None:
+    one = task()
+    one.feed(start_record(account_flow=ACCOUNTS))
+    told_it = facts(one.feed(told(ADMIT)))
+    state = decode_state(one.state[run_key(ACCOUNT, run_id())])
+    assert reduce(evolve, told_it, opened(start(PLAN, flow=PART, account_flow=ACCOUNTS))) == state

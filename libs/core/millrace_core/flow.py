@@ -1,4 +1,4 @@
-"""What the flow of a subscription may ask for: checked when it is saved, and read by those who keep it.
+"""What the flow of a subscription, or of an account, may ask for: checked when it is saved, read by those who keep it.
 
 Every refusal is a Reject that names the member. Not here: who keeps it (the orchestrator's `admissions`), and the key
 and priority of an event (the matcher).
@@ -29,6 +29,17 @@ def check_flow(flow: FlowControl) -> None:
         _check_batch(flow.batch)
     if flow.cancel_on is not None:
         _check_cancel_on(flow.cancel_on)
+
+
+def check_account_flow(flow: FlowControl) -> None:
+    """The same for a flow over all subscriptions of an account. Their runs execute different plans, so none can stand
+    for another."""
+    check_flow(flow)
+    for name, wanted in (("debounce", flow.debounce), ("batch", flow.batch)):
+        if wanted is not None:
+            raise Reject(
+                f"{name} makes one run of several, which only those of one subscription can be: ask for it there"
+            )
 
 
 def makes_lists(flow: FlowControl) -> bool:

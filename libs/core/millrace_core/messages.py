@@ -86,8 +86,9 @@ class EventRef(Message, frozen=True, gc=False):
 
 
 class FlowPart(Message, frozen=True, gc=False):
-    """Where a match stands in its subscription's flow: the key its event gave, how urgent it is (lower goes first), and
-    which record of `events`, received when, it comes from. `bundled` = its input may become part of a list."""
+    """Where a match stands in the flow of its subscription, or of its account: the key its event gave, how urgent it is
+    (lower goes first), and which record of `events`, received when, it comes from. `bundled` = its input may become
+    part of a list."""
 
     key: str
     priority: int
@@ -107,6 +108,7 @@ class StartRun(Message, frozen=True, tag_field="command", tag="start"):
     event: EventRef | None = None
     requested_by: str | None = None
     flow: FlowPart | None = None  # the subscription's flow says when it begins
+    account_flow: FlowPart | None = None  # and, once that has let it go, the account's
     input: Raw = payload()
 
 
@@ -128,7 +130,7 @@ class TimerFired(Message, frozen=True, tag_field="command", tag="timer"):
 
 
 class AdmitRun(Message, frozen=True, tag_field="command", tag="admit"):
-    """A run that its subscription's flow held back begins; with this `input` in place of its own if it is `bundled`."""
+    """A run that a flow held back is let go; with this `input` in place of its own if it is `bundled`."""
 
     run: str
     account: str
@@ -171,7 +173,8 @@ RunCommand = StartRun | CancelRun | TimerFired | AdmitRun | AbsorbRun | RefuseRu
 
 # ── admissions ────────────────────────────────────────────────────────────────────────────────────────────────────
 class AskAdmission(Message, frozen=True, tag_field="admission", tag="ask"):
-    """A held run asks to begin: its FlowPart. `input` goes along only where it may become part of a list."""
+    """A held run asks to begin: its FlowPart. `subscription` = whose flow is asked: the account's id for its own.
+    `input` goes along only where it may become part of a list."""
 
     run: str
     account: str
@@ -319,12 +322,24 @@ class RunEnded(Message, frozen=True, tag_field="fact", tag="run.ended"):
     output: Raw = payload()
 
 
-WaitReason = Literal["debounce", "batch", "drain", "concurrency", "throttle"]
+WaitReason = Literal[
+    "debounce",
+    "batch",
+    "drain",
+    "concurrency",
+    "throttle",
+    "account",
+    "account_drain",
+    "account_concurrency",
+    "account_throttle",
+]
+"""`account` = its subscription's flow let it go, and the account's has yet to say what it waits for."""
 
 
 class RunWaiting(Message, frozen=True, tag_field="fact", tag="run.waiting"):
-    """What holds a run back under its subscription's flow, and until when where that is known. Told again when it
-    changes for the run whose turn is next, and once a day for every run that still waits."""
+    """What holds a run back under the flow of `subscription` (or of the account, by its id), and until when where that
+    is known. Told again when it changes for the run whose turn is next, and once a day for every run that still
+    waits."""
 
     run: str
     account: str
@@ -525,10 +540,12 @@ class AuditEntry(Message, frozen=True):
 
 # ── control ───────────────────────────────────────────────────────────────────────────────────────────────────────
 class AccountControl(Message, frozen=True):
-    """kind `account`, id = the account's. Events of `unordered` identifiers are spread over all partitions."""
+    """kind `account`, id = the account's. Events of `unordered` identifiers are spread over all partitions; `flow` says
+    when the runs of all its subscriptions may begin."""
 
     enabled: bool = True
     unordered: tuple[str, ...] = ()
+    flow: "FlowControl | None" = None
 
 
 class KeyControl(Message, frozen=True):
@@ -590,7 +607,8 @@ class CancelOn(Message, frozen=True):
 
 
 class FlowControl(Message, frozen=True):
-    """When the runs of a subscription may begin. `key` and `priority` are CEL expressions. Empty = at once."""
+    """When the runs of a subscription, or of an account, may begin. `key` and `priority` are CEL expressions. Empty =
+    at once."""
 
     key: str | None = None
     priority: str | None = None

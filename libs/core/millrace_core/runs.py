@@ -5,8 +5,9 @@
 `opened(start)`. A command that comes twice, late, or for another attempt makes nothing true; after its one terminal
 fact a run makes nothing true at all. Steps, timers and keys have derived ids, so a repeat names the same things.
 
-A run that its subscription's flow holds back is a state too: it asks to be admitted, begins when it is told to, and
-says when it is over. When it may begin is not decided here (the orchestrator's `admissions`).
+A run that a flow holds back is a state too: it asks to be admitted, by its subscription's flow first, then by its
+account's, begins when it is told to, and says when it is over. When it may begin is not decided here (the
+orchestrator's `admissions`).
 Of a graph with branches every node ends or is skipped, for which there is a fact too; a join waits for no skipped node.
 When a run of a workflow is over its last words are one step more, which nobody awaits: its executor publishes
 `e:workflows/workflow.executed` (the events' topic has plain writers only, and this decides in transactions; what is
@@ -32,6 +33,7 @@ from millrace_core.messages import (
     CancelTimer,
     ErrorInfo,
     EventRef,
+    FlowPart,
     RefuseRun,
     ReleaseAdmission,
     RunBundled,
@@ -62,6 +64,7 @@ RUNNING, WAITING, DONE, FAILED, SKIPPED = 1, 2, 3, 4, 5
 LAST_WORDS = "workflow_ended"
 """The node type of the step that tells of a workflow's end. No plan can hold it."""
 _NULL = b"null"
+_NO_INPUT = Raw(_NULL)
 
 
 class Progress(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -81,6 +84,14 @@ class FlowRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
     key: str
 
 
+class AccountFlow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The account's flow, which a run of `subscription` asks once its subscription's has let it go."""
+
+    subscription: str | None
+    part: FlowPart
+    is_asked: bool
+
+
 class RunState(msgspec.Struct, frozen=True, array_like=True):
     """A live run. What it was given stays as bytes (JSON), never parsed and never written anew.
 
@@ -98,6 +109,7 @@ class RunState(msgspec.Struct, frozen=True, array_like=True):
     ended: bool = False
     flow: FlowRef | None = None
     held: bool = False
+    account_flow: AccountFlow | None = None
 
 
 class Decision(msgspec.Struct):
@@ -129,6 +141,9 @@ def opened(start: StartRun) -> RunState:
     flow = None
     if start.flow is not None and start.subscription is not None:
         flow = FlowRef(start.subscription, start.flow.key)
+    account_flow = None
+    if start.account_flow is not None:
+        account_flow = AccountFlow(start.subscription, start.account_flow, is_asked=flow is None)
     return RunState(
         start.run,
         start.account,
@@ -137,7 +152,8 @@ def opened(start: StartRun) -> RunState:
         event,
         kept_bytes=len(input) + len(event),
         flow=flow,
-        held=flow is not None,
+        held=flow is not None or account_flow is not None,
+        account_flow=account_flow,
     )
 
 
@@ -158,7 +174,10 @@ def _run_bundled(state: RunState, fact: RunBundled) -> RunState:
 
 
 def _run_waiting(state: RunState, fact: RunWaiting) -> RunState:
-    return state
+    if fact.reason != "account" or state.account_flow is None:
+        return state
+    asked = msgspec.structs.replace(state.account_flow, is_asked=True)
+    return msgspec.structs.replace(state, account_flow=asked)
 
 
 def _step_started(state: RunState, fact: StepStarted) -> RunState:
@@ -212,6 +231,7 @@ def _with(state: RunState, nodes: dict[str, Progress], outputs: dict[str, bytes]
         state.ended,
         state.flow,
         state.held,
+        state.account_flow,
     )
 
 
@@ -258,27 +278,32 @@ def _start(start: StartRun, now_ms: int) -> Decision:
         ended = RunEnded(run=start.run, account=start.account, at=now_ms, outcome="failed", error=error)
         return Decision(evolve(state, ended), [ended])
     if state.held:
-        return Decision(state, admissions=[_asking(start)])
+        return Decision(state, admissions=[_asking(start, state)])
     turn = _Turn(state, graph, now_ms)
     _begin(turn, start.subscription, None if start.event is None else start.event.id)
     return turn.decision
 
 
-def _asking(start: StartRun) -> AskAdmission:
-    flow, subscription = start.flow, start.subscription
-    assert flow is not None, "that is why it is held"
-    assert subscription is not None, "that is why it is held"
+def _asking(start: StartRun, state: RunState) -> AskAdmission:
+    """Its subscription's flow where it has one, else its account's."""
+    if state.flow is None or start.flow is None:
+        assert state.account_flow is not None, "that is why it is held"
+        return _ask(state, state.account, state.account_flow.part)
+    return _ask(state, state.flow.subscription, start.flow, start.input if start.flow.bundled else _NO_INPUT)
+
+
+def _ask(state: RunState, of: str, part: FlowPart, input: Raw = _NO_INPUT) -> AskAdmission:
     return AskAdmission(
-        run=start.run,
-        account=start.account,
-        subscription=subscription,
-        key=flow.key,
-        priority=flow.priority,
-        partition=flow.partition,
-        offset=flow.offset,
-        at=flow.at,
-        bundled=flow.bundled,
-        input=start.input if flow.bundled else Raw(_NULL),
+        run=state.run,
+        account=state.account,
+        subscription=of,
+        key=part.key,
+        priority=part.priority,
+        partition=part.partition,
+        offset=part.offset,
+        at=part.at,
+        bundled=part.bundled,
+        input=input,
     )
 
 
@@ -303,14 +328,17 @@ def _begin(turn: "_Turn", subscription: str | None, event: str | None) -> None:
 
 
 def _admit(turn: "_Turn", command: AdmitRun) -> None:
-    state = turn.state
+    state, then = turn.state, turn.state.account_flow
     if not state.held:
         return
-    assert state.flow is not None
     if command.bundled:
         turn.record(RunBundled(run=state.run, account=state.account, at=turn.now_ms, input=command.input))
+    if then is not None and not then.is_asked:
+        turn.ask_account(then.part)
+        return
+    by = None if then is None else then.subscription
     event = msgspec.json.decode(state.event, type=EventRef | None)
-    _begin(turn, state.flow.subscription, None if event is None else event.id)
+    _begin(turn, by if state.flow is None else state.flow.subscription, None if event is None else event.id)
 
 
 def _absorb(turn: "_Turn", command: AbsorbRun) -> None:
@@ -520,14 +548,26 @@ class _Turn:
                 output=Raw(output),
             )
         )
-        if state.flow is not None and outcome != "absorbed":
-            self.decision.admissions.append(
-                ReleaseAdmission(
-                    run=state.run, account=state.account, subscription=state.flow.subscription, key=state.flow.key
-                )
-            )
+        if outcome != "absorbed":
+            self._release(state)
         if self.graph.plan.kind == "workflow" and outcome != "absorbed":
             self.decision.told.append(_last_words(state, self.graph, outcome, error, output, self.now_ms))
+
+    def ask_account(self, part: FlowPart) -> None:
+        """Its subscription's flow let it go: now the account's is asked."""
+        run, account = self.state.run, self.state.account
+        self.record(
+            RunWaiting(run=run, account=account, at=self.now_ms, subscription=account, key=part.key, reason="account")
+        )
+        self.decision.admissions.append(_ask(self.state, account, part))
+
+    def _release(self, state: RunState) -> None:
+        asked = [] if state.flow is None else [(state.flow.subscription, state.flow.key)]
+        if state.account_flow is not None and state.account_flow.is_asked:
+            asked.append((state.account, state.account_flow.part.key))
+        self.decision.admissions += [
+            ReleaseAdmission(run=state.run, account=state.account, subscription=of, key=key) for of, key in asked
+        ]
 
     def set_timer(self, fired: TimerFired, in_ms: float) -> int:
         due = self.now_ms + round(in_ms)

@@ -114,7 +114,7 @@ ORCHESTRATOR_LIVE_RUNS = _gauge(
 )
 ORCHESTRATOR_HELD_RUNS = _gauge(
     "millrace_orchestrator_held_runs",
-    "Runs that their subscription's flow holds back, by what they wait for.",
+    "Runs that a flow holds back, by what they wait for.",
     "reason",
 )
 ORCHESTRATOR_HELD_OLDEST_AGE_SECONDS = _gauge(

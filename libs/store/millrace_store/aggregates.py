@@ -50,8 +50,8 @@ TARGET_PREFIX: Mapping[str, str] = {**PLAN_PREFIX, "webhook": ids.ENDPOINT}
 
 
 def account_entry(row: Row) -> Entry:
-    """What gateways learn of a whole account."""
-    value = encode(AccountControl(enabled=row["enabled"], unordered=tuple(row["unordered"])))
+    """What gateways, matchers and orchestrators learn of a whole account."""
+    value = encode(AccountControl(enabled=row["enabled"], unordered=tuple(row["unordered"]), flow=_flow(row["flow"])))
     return Entry(ACCOUNT, row["id"], row["id"], row["version"], value)
 
 
@@ -151,11 +151,15 @@ def subscription_entry(row: Row) -> Entry:
                 priority=row["priority"],
                 enabled=row["enabled"],
                 where=row["where"],
-                flow=None if row["flow"] is None else decode(row["flow"].encode(), FlowControl),
+                flow=_flow(row["flow"]),
                 filter=Raw(b"null" if row["filter"] is None else row["filter"].encode()),
             )
         )
     return Entry(SUBSCRIPTION, row["account"], ids.prefixed(ids.SUBSCRIPTION, row["id"]), row["version"], value)
+
+
+def _flow(kept: str | None) -> FlowControl | None:
+    return None if kept is None else decode(kept.encode(), FlowControl)
 
 
 def action_entry(row: Row) -> Entry:

@@ -14,12 +14,15 @@ CREATE TABLE control.accounts (
     unordered text[] DEFAULT '{}'::text[] NOT NULL,
     created_at timestamp with time zone NOT NULL,
     retention_days integer DEFAULT 14 NOT NULL,
-    test_of text
+    test_of text,
+    flow text
 );
 
 COMMENT ON COLUMN control.accounts.unordered IS 'identifiers whose order was given up so that they spread';
 
 COMMENT ON COLUMN control.accounts.test_of IS 'the account whose test keys act on this one';
+
+COMMENT ON COLUMN control.accounts.flow IS 'JSON as it is published; null = never had one, {} = had one: its owner must hear that there is none';
 
 CREATE FUNCTION control.kept_since(account text) RETURNS timestamp with time zone
     LANGUAGE sql STABLE

@@ -3,8 +3,8 @@
 Each record on `events` has an outcome or lies before its reader; each child that a fact names has its record; each run
 and each delivery has a terminal fact or a live place: before its reader, at work, or a timer that is still to come.
 Whatever has none of these is unaccounted. There is no wait without a deadline: a step is a record before the executor,
-which bounds each attempt, and a retry is a timer. A run that its subscription's flow holds back may wait without one,
-so it is alive for as long as facts confirm it, daily.
+which bounds each attempt, and a retry is a timer. A run that a flow holds back may wait without one, so it is alive for
+as long as facts confirm it, daily.
 
 Feed every record of `TOPICS`, in any order between partitions, then ask. The caller reads positions first, the ends of
 facts after them and the other ends last (`verify`), so that what a position has passed has left its traces within the

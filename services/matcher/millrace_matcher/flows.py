@@ -1,4 +1,5 @@
-"""What a subscription's flow asks of the matcher: a match's key and priority, and the events that cancel matches.
+"""What the flow of a subscription or an account asks of the matcher: a match's key and priority, and the events that
+cancel matches.
 
 A key is what the flow's expression comes to for the event: text as it is, anything else as JSON, the empty text where
 there is no expression or it fails, so that an odd event never stops the others. Not here: what becomes of a match (the
@@ -16,10 +17,10 @@ import orjson
 from millrace_core import limits
 from millrace_core.errors import Reject
 from millrace_core.expressions import Scope, compiled, event_variable
-from millrace_core.flow import makes_lists
+from millrace_core.flow import AT_ONCE, makes_lists
 from millrace_core.handling import ControlFollower
 from millrace_core.matching import Subscription, SubscriptionIndex
-from millrace_core.messages import FlowControl, FlowPart, SubscriptionControl, decode, encode
+from millrace_core.messages import AccountControl, FlowControl, FlowPart, SubscriptionControl, decode, encode
 from millrace_matcher.outputs import Origin
 
 _KEPT_CHARS = limits.FLOW_KEY_CHARS_MAX - 33
@@ -37,6 +38,53 @@ class Followed:
         # Few have one: the bytes of the others are not looked into.
         has_one = value is not None and b'"cancel_on"' in value
         self._cancelling.apply(account, id, _listening_for_cancels(value) if has_one else None)
+
+
+class AccountFlows:
+    """Follows kind `account`: the flows over all subscriptions of an account, and what cancels by them."""
+
+    def __init__(self, cancelling: SubscriptionIndex) -> None:
+        self._flows: dict[str, FlowControl] = {}
+        self._cancelling = cancelling
+
+    def get(self, account: str) -> FlowControl | None:
+        """The account's flow; None = its runs begin as their subscriptions let them."""
+        return self._flows.get(account)
+
+    def apply(self, account: str, id: str, value: bytes | None) -> None:
+        flow = _account_flow(value)
+        if flow is None:
+            self._flows.pop(account, None)
+        else:
+            self._flows[account] = flow
+        self._cancelling.apply(account, id, _cancels_of_account(account, flow))
+
+
+def _account_flow(value: bytes | None) -> FlowControl | None:
+    try:
+        flow = None if value is None else decode(value, AccountControl).flow
+    except Reject:
+        return None
+    return None if flow == AT_ONCE else flow
+
+
+def _cancels_of_account(account: str, flow: FlowControl | None) -> bytes | None:
+    """As a subscription to the events that cancel by it, under the account's id. It starts nothing."""
+    if flow is None or flow.cancel_on is None:
+        return None
+    on = flow.cancel_on
+    return encode(
+        SubscriptionControl(
+            account=account,
+            pattern=on.pattern,
+            target_kind="plan",
+            target_id="",
+            created_at=0,
+            where=on.where,
+            flow=flow,
+            filter=on.filter,
+        )
+    )
 
 
 def _listening_for_cancels(value: bytes | None) -> bytes | None:
@@ -64,7 +112,7 @@ def scope_of(origin: Origin) -> Callable[[], Scope]:
 
 
 def part_of(flow: FlowControl, origin: Origin, scope: Callable[[], Scope]) -> FlowPart:
-    """Where a match stands in its subscription's flow."""
+    """Where a match stands in a flow."""
     return FlowPart(
         key=_key(flow.key, scope),
         priority=_priority(flow.priority, scope),

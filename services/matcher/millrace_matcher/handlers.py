@@ -21,7 +21,7 @@ from millrace_core.expressions import Scope, WhereConditions
 from millrace_core.handling import ControlFollower, Handled
 from millrace_core.identifiers import parse_identifier
 from millrace_core.matching import SubscriptionIndex
-from millrace_core.messages import Event, EventFact, decode
+from millrace_core.messages import Event, EventFact, FlowPart, decode
 from millrace_core.record import Output, Received
 from millrace_matcher import flows
 from millrace_matcher.outputs import (
@@ -55,6 +55,7 @@ class MatcherHandler:
         self._told = told
         self.subscriptions = SubscriptionIndex(conditions=WhereConditions())
         self.cancelling = SubscriptionIndex(conditions=WhereConditions())
+        self.account_flows = flows.AccountFlows(self.cancelling)
         self.plans = Plans()
         self.endpoints = Endpoints()
         self.unique_keys = UniqueKeys()
@@ -64,7 +65,12 @@ class MatcherHandler:
     def followers(self) -> Mapping[str, ControlFollower]:
         """By kind: who follows what on the control log."""
         subscriptions = flows.Followed(self.subscriptions, self.cancelling)
-        return {"subscription": subscriptions, "plan": self.plans, "endpoint": self.endpoints}
+        return {
+            "subscription": subscriptions,
+            "account": self.account_flows,
+            "plan": self.plans,
+            "endpoint": self.endpoints,
+        }
 
     def restore(self, partition: int, entries: Iterable[tuple[bytes, bytes, int]]) -> None:
         """Take the partition's dedupe entries, oldest first, in place of what was known of it."""
@@ -135,6 +141,8 @@ class MatcherHandler:
         deliveries: dict[str, tuple[str, str, str]] = {}
         body: bytes | None = None
         scope: Callable[[], Scope] | None = None
+        account_flow = self.account_flows.get(account)
+        account_part: FlowPart | None = None
         received_at = origin.record.timestamp if event.replay is None else event.received_at
         for heard in self.subscriptions.match(
             account, event.identifier, origin.properties, received_at=received_at, event=event, only=event.only
@@ -159,14 +167,19 @@ class MatcherHandler:
                 if heard.flow is not None:
                     scope = scope or flows.scope_of(origin)
                     part = flows.part_of(heard.flow, origin, scope)
-                outputs.append(start_run(origin, run=id, subscription=heard.id, plan=plan, flow=part))
+                if account_flow is not None and account_part is None:
+                    scope = scope or flows.scope_of(origin)
+                    account_part = flows.part_of(account_flow, origin, scope)
+                made = start_run(origin, run=id, subscription=heard.id, plan=plan, flow=part, account_flow=account_part)
+                outputs.append(made)
                 runs.append((id, heard.id))
         if not self.cancelling.is_empty and event.replay is None:
             outputs += self._cancels(origin, received_at, scope or flows.scope_of(origin))
         return outputs, runs, list(deliveries.values())
 
     def _cancels(self, origin: Origin, received_at: int, scope: Callable[[], Scope]) -> list[Output]:
-        """What the event cancels by the flows of subscriptions. A replay of the past cancels nothing of today."""
+        """What the event cancels by the flows of subscriptions and of its account. A replay of the past cancels nothing
+        of today."""
         event = origin.event
         return [
             cancel_matches(origin, subscription=heard.id, key=flows.key_to_cancel(heard, scope))

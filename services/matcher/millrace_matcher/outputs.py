@@ -46,14 +46,24 @@ def origin_of(record_: Received, event: Event, properties: bytes, headers: dict[
     return Origin(record_, event, properties, passed)
 
 
-def start_run(origin: Origin, *, run: str, subscription: str, plan: bytes, flow: FlowPart | None = None) -> Output:
-    """`run-commands`: begin the run, its plan pinned, the event's properties as its input. With `flow` it begins when
-    that lets it."""
+def start_run(
+    origin: Origin,
+    *,
+    run: str,
+    subscription: str,
+    plan: bytes,
+    flow: FlowPart | None = None,
+    account_flow: FlowPart | None = None,
+) -> Output:
+    """`run-commands`: begin the run, its plan pinned, the event's properties as its input. With flows it begins when
+    they let it."""
     event = origin.event
     optional = f',"timestamp":{quoted(event.timestamp)}' if event.timestamp is not None else ""
     if event.hops:
         optional += f',"hops":{event.hops}'
     held = f',"flow":{encode(flow).decode()}' if flow is not None else ""
+    if account_flow is not None:
+        held += f',"account_flow":{encode(account_flow).decode()}'
     before = f'{{"command":"start","run":"{run}","account":{quoted(event.account)},"plan":'.encode()
     after = (
         f',"subscription":{quoted(subscription)},"event":{{"id":"{event.id}","identifier":"{event.identifier}",'
@@ -65,7 +75,8 @@ def start_run(origin: Origin, *, run: str, subscription: str, plan: bytes, flow:
 
 
 def cancel_matches(origin: Origin, *, subscription: str, key: str) -> Output:
-    """`run-commands`: cancel what came before this event under this key of the subscription's flow."""
+    """`run-commands`: cancel what came before this event under this key of the flow of `subscription`, or of the
+    account, by its id."""
     event = origin.event
     id = ids.derived_id(ids.RUN, ids.time_ms_of(event.id), "cancel", event.id, subscription)
     command = CancelMatches(

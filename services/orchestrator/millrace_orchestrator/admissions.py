@@ -3,7 +3,8 @@
 A held run asks, is told to begin (or that it never will), and is released when it has ended. In between it stands in a
 queue of its subscription's key: *open* while a debounce or a batch still gathers events into it, then *ready* until
 drain, concurrency and throttle let it go. Of the ready ones goes first: who is of a key below its floor, then the more
-urgent, then the older. What an open one gathers is absorbed at once, so that a burst of any length is one entry.
+urgent, then the older. What an open one gathers is absorbed at once, so that a burst of any length is one entry. An
+account's own flow is a queue like a subscription's, under the account's id; a run asks there after its subscription's.
 
 The truth is the task's state: entries `flow/`, `key/`, `wait/`, `live/` and `item/` (inputs of a list). The rest is an
 index, made anew by `load`. Whatever asks gets an answer or waits, and says for what (RunWaiting): when it begins to
@@ -352,10 +353,9 @@ class Admissions:
         queue, throttle = key.queue, key.queue.flow.throttle
         if waiting.gathering is not None:
             return waiting.gathering.reason, queue.closes_at(waiting.gathering)
-        reason = queue.holds(key)
-        until = (
-            throttles.free_at(key.spent, throttle, now_ms) if reason == "throttle" and throttle is not None else None
-        )
+        reason, until = queue.holds(key), None
+        if reason in ("throttle", "account_throttle") and throttle is not None:
+            until = throttles.free_at(key.spent, throttle, now_ms)
         return reason, until
 
     def held(self) -> Mapping[WaitReason, HeldBack]:

@@ -1,15 +1,25 @@
 """The flows in force, followed on the control log: what the decider of admissions asks.
 
-Only subscriptions that have a flow are kept. One that had a flow and has none now says so with an empty one, so what
-is not here was deleted, or never had one. Not here: what holds for runs that still wait then (`admissions`).
+Only subscriptions and accounts that have a flow are kept. What had a flow and has none now says so with an empty one,
+so what is not here was deleted, or never had one. Not here: what holds for runs that still wait then (`admissions`).
 """
 
-from millrace_core.errors import Reject
-from millrace_core.messages import FlowControl, SubscriptionControl, decode
+import msgspec
+
+from millrace_core.messages import FlowControl
+
+
+class _Flowing(msgspec.Struct, gc=False):
+    """Of a control record of either kind, what is looked at."""
+
+    flow: FlowControl | None = None
+
+
+_decode = msgspec.json.Decoder(_Flowing).decode
 
 
 class Flows:
-    """Follows kind `subscription`. One per process, read by every partition's handler."""
+    """Follows kinds `subscription` and `account`. One per process, read by every partition's handler."""
 
     def __init__(self) -> None:
         self._flows: dict[tuple[str, str], FlowControl] = {}
@@ -28,12 +38,13 @@ class Flows:
             self._flows[account, id] = flow
 
     def get(self, account: str, id: str) -> FlowControl | None:
-        """The flow in force; None = there is no such subscription, or it never had one."""
+        """The flow in force of a subscription, or of the account by its own id; None = there is no such subscription,
+        or it never had one."""
         return self._flows.get((account, id))
 
 
 def _flow_of(value: bytes) -> FlowControl | None:
     try:
-        return decode(value, SubscriptionControl).flow
-    except Reject:
+        return _decode(value).flow
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None

@@ -3,10 +3,10 @@
 Exactly once per transaction of its processor. The state of a live run is one entry of the task's state, forgotten
 with the run's terminal fact. A start that comes again is dropped: by the live run itself, by the window over the
 source offsets of `run-commands` (the matcher writes at least once), or, for a start that comes from no event, by its
-id, kept for a day. That holds for a run that its subscription's flow holds back as well: every start comes by here
-first, so one whose subscription gained or lost its flow before it was repeated is a repeat all the same. When a held
-one may begin is asked on `admissions`. Not here: the answer (`admissions_handler`), what a run does next
-(`millrace_core.runs`), transactions (`millrace_kafka`).
+id, kept for a day. That holds for a run that a flow holds back as well: every start comes by here first, so one whose
+subscription gained or lost its flow before it was repeated is a repeat all the same. When a held one may begin is asked
+on `admissions`. Not here: the answer (`admissions_handler`), what a run does next (`millrace_core.runs`), transactions
+(`millrace_kafka`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -302,7 +302,9 @@ def _check_start(start: StartRun) -> None:
     if any(len(name) > limits.ID_CHARS_MAX for name in names):
         raise Reject(f"subscription, event and identifier have at most {limits.ID_CHARS_MAX} characters")
     _check_text(start.input)
-    if (flow := start.flow) is not None:
+    for flow in (start.flow, start.account_flow):
+        if flow is None:
+            continue
         _check_flow(start.subscription or "", flow.key)
         if not all(0 <= number < 2**63 for number in (flow.priority, flow.partition, flow.offset, flow.at)):
             raise Reject("priority, partition, offset and time of a flow must be whole numbers from 0 to 2^63 - 1")
@@ -359,7 +361,7 @@ def _written_fact(fact: RunFact, head: _Head) -> Output:
 
 
 def _written_admission(message: AdmissionCommand, head: _Head) -> Output:
-    """All of a subscription's stand in one partition: its totals have one owner."""
+    """All that is asked of one flow stands in one partition: its totals have one owner."""
     key, route = f"{message.subscription}\x1f{message.key}".encode(), message.subscription.encode()
     if isinstance(message, AskAdmission):
         value, at = encode_with_payload(message, message.input)

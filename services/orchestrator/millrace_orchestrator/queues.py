@@ -1,4 +1,4 @@
-"""The index over what the decider of admissions keeps: a queue for each subscription, its keys, and who is ready.
+"""The index over what the decider of admissions keeps: a queue for each flow, its keys, and who is ready.
 
 Volatile: made anew from the task's state (`waiting`) whenever its life begins. A queue knows what its flow bounds. Not
 here: who begins, and what is told (`admissions`).
@@ -105,11 +105,12 @@ class Queue:
 
     def holds(self, key: Key) -> WaitReason:
         """What those of a key that are ready wait for."""
+        is_accounts = self.subscription == self.account
         if self.flow.drain:
-            return "drain"
+            return "account_drain" if is_accounts else "drain"
         if self.flow.throttle is not None and not self.is_full() and not self.is_at_ceiling(key):
-            return "throttle"
-        return "concurrency"
+            return "account_throttle" if is_accounts else "throttle"
+        return "account_concurrency" if is_accounts else "concurrency"
 
     def has_floor(self, key: Key) -> bool:
         return self.flow.concurrency is None or key.running >= self.flow.concurrency.floor

@@ -40,7 +40,9 @@ async def wire(settings: OrchestratorSettings, context: Context) -> Mapping[str,
     share = share_of(await _partitions(cluster))
     clock, flows = SteadyClock(context.clock), Flows()
     producer = PlainProducer(cluster, observer=context.observer)
-    view = ControlView(cluster, followers={"subscription": flows}, clock=context.clock, observer=context.observer)
+    view = ControlView(
+        cluster, followers={"subscription": flows, "account": flows}, clock=context.clock, observer=context.observer
+    )
     stores = RocksStores(settings.state_dir / "orchestrator" / settings.instance)
     ended = context.metrics.counter(metric_defs.ORCHESTRATOR_RUNS)
     runs = TransactionalProcessor(

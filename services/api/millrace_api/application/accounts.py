@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
+from millrace_api.application import flows
 from millrace_api.application.changes import Change
 from millrace_api.application.problems import Invalid, NotFound, at
 from millrace_core import limits
+from millrace_core.flow import check_account_flow
 from millrace_core.identifiers import parse_identifier
 from millrace_store import queries
 from millrace_store.aggregates import Row, account_entry
@@ -17,13 +20,15 @@ UNORDERED_MAX = 1_000
 
 @dataclass(frozen=True, slots=True)
 class AccountView:
-    """What was received before `kept_since` is not shown any more: that many whole UTC days before today."""
+    """What was received before `kept_since` is not shown any more: that many whole UTC days before today. `flow` says
+    when the runs that events start may begin, over all subscriptions."""
 
     id: str
     name: str
     plan: str
     enabled: bool
     unordered: list[str]
+    flow: dict[str, Any] | None
     created_at: datetime
     retention_days: int
     kept_since: datetime
@@ -49,6 +54,20 @@ async def set_unordered(change: Change, account: str, unordered: list[str]) -> N
     await change.publish(account_entry(row))
 
 
+async def set_flow(change: Change, account: str, flow: dict[str, Any] | None) -> None:
+    """Say when runs may begin, over all subscriptions of the account; None = as their own flows say. Holds for those
+    that wait, too."""
+    if flow is not None:
+        with at("flow"):
+            check_account_flow(flows.flow_of(flow))
+    current = await change.tx.fetchrow(_SQL["lock_account"], account)
+    if current is None:
+        raise NotFound("account", account)
+    row = await change.tx.fetchrow(_SQL["set_flow"], account, flows.kept(flow, before=current["flow"]))
+    assert row is not None
+    await change.publish(account_entry(row))
+
+
 async def set_retention(tx: Connection, account: str, days: int, *, most: int) -> None:
     """Show and keep the account's things for so many days. Fewer hide at once what is older."""
     if not limits.RETENTION_DAYS_MIN <= days <= most:
@@ -66,6 +85,7 @@ def _view(row: Row) -> AccountView:
         plan=row["plan"],
         enabled=row["enabled"],
         unordered=row["unordered"],
+        flow=flows.shown(row["flow"]),
         created_at=row["created_at"],
         retention_days=row["retention_days"],
         kept_since=row["kept_since"],

@@ -13,13 +13,12 @@ from uuid import UUID
 
 import orjson
 
-from millrace_api.application import merging
+from millrace_api.application import flows, merging
 from millrace_api.application.changes import Change
 from millrace_api.application.notation import stored, written
 from millrace_api.application.problems import Conflict, Invalid, NotFound, at
 from millrace_core import expressions, filters, identifiers, ids
 from millrace_core.flow import check_flow
-from millrace_core.messages import FlowControl, decode, encode
 from millrace_store import queries
 from millrace_store.aggregates import TARGET_PREFIX, Row, subscription_entry
 from millrace_store.pool import Connection
@@ -72,10 +71,6 @@ class Wanted:
     flow: dict[str, Any] | None = None
 
 
-NO_FLOW_LEFT = "{}"
-"""Of a subscription that had a flow: the flow's owner must hear that there is none, for those that still wait."""
-
-
 async def create(change: Change, account: str, wanted: Wanted) -> SubscriptionView:
     target = await _checked(change.tx, account, wanted)
     row = await insert(change, account, wanted, target=target, managed_by=None)
@@ -97,7 +92,7 @@ async def insert(change: Change, account: str, wanted: Wanted, *, target: UUID, 
         wanted.enabled,
         managed_by,
         change.now,
-        _flow_text(wanted),
+        flows.kept(wanted.flow, before=None),
     )
     assert row is not None
     await change.publish(subscription_entry(row))
@@ -144,7 +139,7 @@ async def update(change: Change, account: str, id: str, wanted: dict[str, Any]) 
         target,
         merged.enabled,
         change.now,
-        _flow_text(merged) or (None if current["flow"] is None else NO_FLOW_LEFT),
+        flows.kept(merged.flow, before=current["flow"]),
     )
     assert row is not None
     await change.publish(subscription_entry(row))
@@ -203,7 +198,7 @@ def check_terms(wanted: Wanted) -> None:
                 "only jobs, chains and workflows have a flow: a webhook has a concurrency of its own", where="flow"
             )
         with at("flow"):
-            check_flow(_flow_of(wanted.flow))
+            check_flow(flows.flow_of(wanted.flow))
 
 
 def target_uuid(target: Target) -> UUID:
@@ -264,14 +259,6 @@ def _filter_text(wanted: Wanted) -> str | None:
     return None if wanted.filter is None else orjson.dumps(wanted.filter).decode()
 
 
-def _flow_text(wanted: Wanted) -> str | None:
-    return None if wanted.flow is None else encode(_flow_of(wanted.flow)).decode()
-
-
-def _flow_of(flow: dict[str, Any]) -> FlowControl:
-    return decode(orjson.dumps(flow), FlowControl)
-
-
 def _view(row: Row) -> SubscriptionView:
     return SubscriptionView(
         id=ids.prefixed(ids.SUBSCRIPTION, row["id"]),
@@ -280,7 +267,7 @@ def _view(row: Row) -> SubscriptionView:
         where=row["where"],
         priority=row["priority"],
         target=Target(row["target_kind"], ids.prefixed(TARGET_PREFIX[row["target_kind"]], row["target_id"])),
-        flow=None if row["flow"] in (None, NO_FLOW_LEFT) else orjson.loads(row["flow"]),
+        flow=flows.shown(row["flow"]),
         enabled=row["enabled"],
         managed_by=written(ids.ENDPOINT, row["managed_by"]),
         version=row["version"],

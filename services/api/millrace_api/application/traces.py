@@ -56,8 +56,8 @@ WaitKind = Literal[
     "endpoint_rate",
     "read_models",
 ]
-"""Who or what moves next. `flow` = its subscription's flow holds it back. `read_models` = what shall happen is decided,
-and the rows that say it are not there yet."""
+"""Who or what moves next. `flow` = a flow holds it back. `read_models` = what shall happen is decided, and the
+rows that say it are not there yet."""
 
 _ORDER = {kind: n for n, kind in enumerate(Kind.__args__)}  # type: ignore[attr-defined]
 _LIVE_DELIVERY = frozenset({"queued", "retrying"})
@@ -307,6 +307,14 @@ def _held_back(run: Row) -> str:
     key = f' of key "{run["flow_key"]}"' if run["flow_key"] else ""
     until = "" if run["waiting_until"] is None else f" until {_iso(run['waiting_until'])}"
     match run["waiting_reason"]:
+        case "account":
+            return f"{of} let it go: the flow of the account has yet to say when it begins"
+        case "account_concurrency":
+            return "waiting for concurrency of the account: as many runs are at work as may"
+        case "account_throttle":
+            return f"throttled{until}: as many runs of the account began lately as may"
+        case "account_drain":
+            return "the account drains: nothing begins until its flow says otherwise"
         case "concurrency":
             return f"waiting for concurrency{key} of {of}: as many runs are at work as may"
         case "throttle":

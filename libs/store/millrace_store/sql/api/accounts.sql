@@ -23,6 +23,12 @@ SELECT * FROM control.accounts WHERE test_of = $1;
 -- name: update_account
 UPDATE control.accounts SET version = version + 1, unordered = $2 WHERE id = $1 RETURNING *;
 
+-- name: lock_account
+SELECT flow FROM control.accounts WHERE id = $1 FOR UPDATE;
+
+-- name: set_flow
+UPDATE control.accounts SET version = version + 1, flow = $2 WHERE id = $1 RETURNING *;
+
 -- Nobody but the read models follows it: no version, and nothing for `control`.
 -- name: keep_account
 UPDATE control.accounts SET retention_days = $2 WHERE id = $1;

@@ -100,7 +100,7 @@ class FlowConcurrency(Body):
 
     floor: Annotated[int, Field(ge=0, description="A key with fewer goes before others when `total` is reached.")] = 0
     ceiling: Annotated[int | None, Field(ge=1, description="Of one key.")] = None
-    total: Annotated[int | None, Field(ge=1, description="Of the subscription.")] = None
+    total: Annotated[int | None, Field(ge=1, description="Of all keys.")] = None
 
 
 class Throttle(Body):
@@ -135,7 +135,7 @@ class CancelOn(Body):
 
 
 class Flow(Body):
-    """When the runs of a subscription may begin. Changed, it holds for those that wait, too."""
+    """When the runs of a subscription, or of an account, may begin. Changed, it holds for those that wait, too."""
 
     key: Annotated[
         Expression | None,
@@ -442,6 +442,14 @@ class AccountPatch(Patch):
             "hidden at once.",
         ),
     ] = LEFT_OUT
+    flow: Annotated[
+        Flow | None,
+        Field(
+            description="When the runs that events start may begin, over all subscriptions: what a subscription's flow "
+            "let go waits for this one, too. All but `debounce` and `batch`; null takes it away.",
+            examples=[{"concurrency": {"total": 50}, "throttle": {"limit": 600, "period_s": 60}}],
+        ),
+    ] = None
 
 
 class NewReplay(Body):

@@ -48,6 +48,8 @@ async def update_my_account(body: bodies.AccountPatch, api: ApiHere, me: Manager
     async with api.changes.begin() as change:
         if "unordered" in body.model_fields_set:
             await accounts.set_unordered(change, me.account, body.unordered)
+        if "flow" in body.model_fields_set:
+            await accounts.set_flow(change, me.account, None if body.flow is None else body.flow.written())
         if "retention_days" in body.model_fields_set:
             most = api.retention_days_max
             await accounts.set_retention(change.tx, me.account, body.retention_days, most=most)
