@@ -20,7 +20,8 @@ from millrace_core.clock import SystemClock
 from millrace_core.messages import Event, decode
 from millrace_devstack.ports import free_port
 from millrace_kafka.reader import read_all
-from tests.support.api_world import Answer, ApiWorld
+from tests.support.api_world import ApiWorld
+from tests.support.user import Answer
 
 SECRET = "whsec_of_stripe"
 

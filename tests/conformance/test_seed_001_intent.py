@@ -41,7 +41,8 @@ async def shop(millrace: Millrace) -> Millrace:
 
     async def are_there() -> bool:
         found = await resolve(millrace, "refund Adam's last invoice")
-        return bool(found.json.get("params") == {"invoice_id": "in_2"})
+        sarahs = await resolve(millrace, "refund Sarah's last invoice")
+        return found.json.get("params") == {"invoice_id": "in_2"} and len(sarahs.json.get("options", ())) == 2
 
     await eventually(are_there, timeout_s=20, every_s=0.2, what="the events are in the read models")
     return millrace

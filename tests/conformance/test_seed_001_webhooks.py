@@ -12,9 +12,10 @@ from standardwebhooks import Webhook
 from millrace_core.messages import EndpointControl, decode
 from millrace_devstack.ports import free_port
 from millrace_kafka.reader import read_all
-from tests.support.api_world import Answer, ApiWorld
+from tests.support.api_world import ApiWorld
 from tests.support.receiver import answers_status, receiving
 from tests.support.signing import signed_headers
+from tests.support.user import Answer
 
 URL = "https://yoursite.com/webhook"
 STEP: dict[str, Any] = {"type": "transform", "config": {"value": 1}}

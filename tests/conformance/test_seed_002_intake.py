@@ -11,7 +11,8 @@ from millrace_core import ids
 from millrace_core.messages import Event, decode
 from millrace_kafka.reader import read_all
 from tests.support import curl
-from tests.support.api_world import Answer, ApiWorld
+from tests.support.api_world import ApiWorld
+from tests.support.user import Answer
 
 BASE = "/api/v1"
 PAGE_BASE = "https://app.iozen.ai/api/v1"

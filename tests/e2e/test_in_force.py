@@ -132,13 +132,17 @@ async def test_a_revoked_key_ends_within_a_second(millrace: Millrace) -> None:
         async def works(ending: User = ending) -> bool:
             return (await ending.post("e:force/key")).status == 202
 
-        await eventually(works, timeout_s=1.0, what="a new key is in force")
+        await eventually(works, timeout_s=10.0, what="a new key is in force")
         await user.delete(f"/v1/keys/{made['id']}")
         revoked, accepted_at = time.monotonic(), 0.0
         while await works():
             accepted_at = time.monotonic() - revoked
             still += 1
             assert accepted_at <= ACCEPTED_AFTER_REVOCATION_S_MAX
-        assert (await ending.post("e:force/key")).status == 401
+
+        async def is_refused(ending: User = ending) -> bool:
+            return (await ending.post("e:force/key")).status == 401
+
+        await eventually(is_refused, what="the gateway says why")
         longest = max(longest, accepted_at)
     print(f"\n{REVOCATIONS} revoked keys: still accepted {still} times, at the longest for {longest * 1000:.1f} ms")

@@ -16,9 +16,9 @@ from random import Random
 import aiohttp
 import orjson
 
-from millrace_core import ids, limits
+from millrace_core import ids, limits, plans
 from millrace_core.clock import SystemClock
-from millrace_core.messages import Raw, SubscriptionControl, encode
+from millrace_core.messages import PlanControl, Raw, SubscriptionControl, encode
 from millrace_kafka.control_log import ControlWriter
 from millrace_web import positions
 from tests.fault import scenario
@@ -28,12 +28,22 @@ from tests.support.own_disk import Disk, own_disk
 from tests.support.platform import SERVICES
 from tests.support.replicas import alone_on
 from tests.support.tcp_proxy import TcpProxy
+from tests.support.topic_configs import stricter
 from tests.support.user import PUBLISH, User, written
 from tests.support.waiting import eventually
 
 HOUR_MS = 3_600_000
 SILENT_S = 12.0  # two sessions
 STATE_DISK_MB = 48
+LARGE = "e:crowd/large"
+LARGE_BYTES = 100_000
+REFUSING: Mapping[str, str] = {
+    "gateway": "events",
+    "matcher": "run-commands",
+    "orchestrator": "steps",
+    "executor": "step-results",
+}
+"""On what each of them writes something that is as large as an event."""
 
 Strike = Callable[[], Awaitable[None]]
 Stage = Callable[[Arena, str, Random], AbstractAsyncContextManager[Strike]]
@@ -364,6 +374,69 @@ async def garbage(arena: Arena, victim: str, chance: Random) -> AsyncIterator[St
 
 
 @asynccontextmanager
+async def refused(arena: Arena, victim: str, chance: Random) -> AsyncIterator[Strike]:
+    """For 8 s the broker takes only small batches on what the victim writes, and large events come amid the others.
+    They wait, without harm to those beside them, and go all the way when it takes them again."""
+    compiled = plans.compile_job(
+        plans.Node(id="echo", type="transform", config=Raw(b'{"expression":"input"}')),
+        id=ids.new_id(ids.JOB),
+        version=1,
+        name="a large one",
+    )
+    listener = SubscriptionControl(
+        account=scenario.ACCOUNT, pattern=LARGE, target_kind="plan", target_id=compiled.id, created_at=0
+    )
+    plan = PlanControl(account=scenario.ACCOUNT, plan=Raw(plans.encode_plan(compiled)))
+    job = "plan", scenario.ACCOUNT, compiled.id
+    subscription = "subscription", scenario.ACCOUNT, ids.new_id(ids.SUBSCRIPTION)
+    posted: list[str] = []
+
+    async def strike() -> None:
+        await asyncio.sleep(chance.uniform(0.0, 1.0))
+        async with asyncio.TaskGroup() as group:
+            posting = []
+            async with stricter(arena.cluster, REFUSING[victim], LARGE_BYTES // 2):
+                for _ in range(4):
+                    posting.append(group.create_task(_post_large(arena, chance.randbytes(LARGE_BYTES).hex())))
+                    await asyncio.sleep(2.0)
+                ended = await _completed(arena, [each.result() for each in posting if each.done()])
+                assert ended < len(posting), "none of them was refused"
+        posted.extend(each.result() for each in posting)
+
+    async def all_ended() -> bool:
+        return await _completed(arena, posted) == len(posted)
+
+    writer = ControlWriter(arena.cluster)
+    await writer.start()
+    try:
+        await writer.write([(*job, 1, encode(plan)), (*subscription, 1, encode(listener))])
+        yield strike
+        await eventually(all_ended, timeout_s=60, what="the large ones have all gone the whole way")
+    finally:
+        await writer.write([(*subscription, 2, None), (*job, 2, None)])
+        await writer.stop()
+
+
+async def _post_large(arena: Arena, filling: str) -> str:
+    """Post it until it is taken; its id."""
+    async with aiohttp.ClientSession() as session:
+        user = User(session, "", arena.gateways[0], arena.world.key)
+        body = orjson.dumps(written(LARGE, {"filling": filling}))
+        while (answer := await user.send("POST", f"{user.gateway}{PUBLISH}", body)).status != 202:
+            assert answer.status == 503, answer
+            await asyncio.sleep(0.2)
+        return str(answer.json["eventId"])
+
+
+async def _completed(arena: Arena, events: Sequence[str]) -> int:
+    """How many of them have had their run. It is one for each."""
+    async with arena.asking() as db:
+        rows = await db.fetch("select status from read.runs where event = any($1)", [ids.uuid_of(id) for id in events])
+    assert len(rows) <= len(events), "a run twice"
+    return sum(row["status"] == "completed" for row in rows)
+
+
+@asynccontextmanager
 async def ill_receivers(arena: Arena, victim: str, chance: Random, *, mood: str) -> AsyncIterator[Strike]:
     async def strike() -> None:
         arena.receivers.mood = mood
@@ -448,6 +521,7 @@ NEMESES: Sequence[Nemesis] = (
     Nemesis("away 70 s", "killed; with one broker no partition has a leader", SERVERS, partial(server_away, for_s=70)),
     Nemesis("SIGSTOP 10 s", "then SIGCONT", ["kafka"], partial(broker_frozen, for_s=10)),
     Nemesis("control changed", "while it lay dead with uncommitted batches, twice", ["matcher"], control_changed),
+    Nemesis("refused records", "too large ones amid the others, for 8 s", tuple(REFUSING), refused, ["gateway"]),
     Nemesis("poison records", "ten kinds of garbage on every partition of every topic", ["all"], garbage),
     *(
         Nemesis(mood, "to every webhook for 4 to 6 s", RECEIVERS, partial(ill_receivers, mood=mood))

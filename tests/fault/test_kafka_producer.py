@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from millrace_core.errors import Retry
 from millrace_core.record import Output
@@ -25,6 +23,7 @@ from millrace_kafka.producer import PlainProducer
 from millrace_kafka.reader import read_all
 from tests.support.processing import producing, values
 from tests.support.tcp_proxy import TcpProxy
+from tests.support.topic_configs import stricter
 from tests.support.waiting import eventually
 
 TIMEOUT_S = 1.5
@@ -32,15 +31,6 @@ TIMEOUT_S = 1.5
 
 def event(name: bytes, *, partition: int = 0) -> Output:
     return Output("events", b"key", name, partition=partition)
-
-
-async def set_topic_bytes_max(cluster: Cluster, bytes_max: int) -> None:
-    """Make the broker stricter than the catalogue, so that it refuses what we let pass."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=cluster.bootstrap)
-    await admin.start()
-    config = {"max.message.bytes": str(bytes_max), "message.timestamp.type": "LogAppendTime"}
-    await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, cluster.topic("events"), config)])
-    await admin.close()
 
 
 class Keeping(PlainProducer):
@@ -57,8 +47,7 @@ class Keeping(PlainProducer):
 @pytest.mark.parametrize("kind", [PlainProducer, Keeping])
 async def test_after_a_refused_record_the_client_is_replaced(cluster: Cluster, kind: type[PlainProducer]) -> None:
     await create_topics(cluster, partitions=1)
-    await set_topic_bytes_max(cluster, 2_000)
-    async with producing(cluster, kind) as producer:
+    async with stricter(cluster, "events", 2_000), producing(cluster, kind) as producer:
         await producer.write([event(b"before")])
         # The broker takes its new setting a moment after it has answered.
         await eventually(lambda: _fails(producer, os.urandom(5_000)))

@@ -21,7 +21,7 @@ async def test_a_connection_that_is_held_too_long_is_closed_and_the_next_one_wor
         async with asyncio.timeout(5):
             with pytest.raises(Unavailable):
                 await keep(hasty)
-            async with hasty.reading() as tx:
+            async with Database(pool).reading() as tx:
                 assert await tx.fetchval("SELECT to_regclass('kept')") is None
             async with hasty.patient.asking() as connection:
                 assert await connection.fetchval("SELECT 1 FROM pg_sleep(0.3)") == 1

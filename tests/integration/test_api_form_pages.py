@@ -11,7 +11,8 @@ import pytest
 from millrace_core import form_data, forms, limits
 from millrace_core.messages import Event, decode
 from millrace_kafka.reader import read_all
-from tests.support.api_world import Answer, ApiWorld
+from tests.support.api_world import ApiWorld
+from tests.support.user import Answer
 
 EVIL = "<script>alert(1)</script>\"'&"
 EVERY_TYPE: list[dict[str, Any]] = [

@@ -65,6 +65,12 @@ async def publish(database: str, position: int) -> None:
         await connection.close()
 
 
+async def is_waiting(database: Database) -> bool:
+    """Whether a change waits to be published."""
+    async with database.asking() as connection:
+        return bool(await connection.fetchval("SELECT count(*) FROM control.control_outbox"))
+
+
 async def give_up_order(changes: Changes) -> int | None:
     async with changes.begin() as change:
         await accounts.set_unordered(change, "a", ["e:a/b"])
@@ -75,7 +81,7 @@ async def test_a_change_returns_when_the_view_has_passed_it(migrated: Database, 
     view = View()
     async with running(migrated, view) as changes:
         asked = asyncio.ensure_future(give_up_order(changes))
-        await asyncio.sleep(0.05)
+        await eventually(lambda: is_waiting(migrated))
         assert not asked.done(), "the relay has not published it"
         await publish(database, 7)
         await eventually(lambda: view.asked == [7])
@@ -88,12 +94,7 @@ async def test_a_change_returns_when_the_view_has_passed_it(migrated: Database, 
 async def test_a_change_that_takes_too_long_stands(migrated: Database, database: str, published: bool) -> None:
     async with running(migrated, View(), wait_s=0.5) as changes:
         asked = asyncio.ensure_future(give_up_order(changes))
-
-        async def waits() -> bool:
-            async with migrated.asking() as connection:
-                return bool(await connection.fetchval("SELECT count(*) FROM control.control_outbox"))
-
-        await eventually(waits)
+        await eventually(lambda: is_waiting(migrated))
         if published:
             await publish(database, 7)
         with pytest.raises(NotYetInForce) as raised:

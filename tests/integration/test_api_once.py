@@ -16,9 +16,10 @@ from aiohttp import web
 
 from millrace_core.clock import SystemClock, utc_now
 from millrace_devstack.ports import free_port
-from tests.support.api_world import Answer, ApiWorld
+from tests.support.api_world import ApiWorld
 from tests.support.routes import Guarded, guarded_routes
 from tests.support.things import MAKERS, STEP, Maker, posted
+from tests.support.user import Answer
 from tests.support.waiting import eventually
 
 ELSEWHERE: Final = {"POST /v1/actions/confirmations/{id}/confirm"}

@@ -11,7 +11,8 @@ from millrace_api.key_uses import KeyUses
 from millrace_core.clock import SystemClock
 from millrace_store.pool import open_pool
 from millrace_web.api_keys import ApiKey
-from tests.support.api_world import Answer, ApiWorld
+from tests.support.api_world import ApiWorld
+from tests.support.user import Answer
 
 
 def email() -> str:

@@ -6,7 +6,8 @@ import pytest
 
 from millrace_cli import bootstrap
 from millrace_core.clock import SystemClock
-from tests.support.api_world import Answer, ApiWorld
+from tests.support.api_world import ApiWorld
+from tests.support.user import Answer
 from tests.support.waiting import eventually
 
 

@@ -10,7 +10,8 @@ import pytest
 from millrace_core.dead_letters import REDRIVE
 from millrace_core.record import SOURCE, Received, header
 from millrace_kafka.reader import read_all
-from tests.support.api_world import Answer, ApiWorld
+from tests.support.api_world import ApiWorld
+from tests.support.user import Answer
 
 _LETTER = """INSERT INTO read.dead_letters (topic, partition, "offset", account, at, reason, source_topic,
         source_partition, source_offset, key, value, headers)

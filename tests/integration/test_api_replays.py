@@ -21,7 +21,8 @@ from millrace_core.messages import Event, decode
 from millrace_core.record import SURFACE, Output, header
 from millrace_kafka.producer import PlainProducer
 from millrace_kafka.reader import read_all
-from tests.support.api_world import Answer, ApiWorld
+from tests.support.api_world import ApiWorld
+from tests.support.user import Answer
 from tests.support.waiting import eventually
 
 LONG_AGO = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)

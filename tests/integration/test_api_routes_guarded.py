@@ -14,10 +14,11 @@ from millrace_web.envelopes import Envelope
 from millrace_web.errors import ApiError
 from millrace_web.rate_plans import endpoint_window
 from millrace_web.scopes import ALL, SCOPES, allows
-from tests.support.api_world import Answer, ApiWorld
+from tests.support.api_world import ApiWorld
 from tests.support.routes import Guarded, guarded_routes
 from tests.support.signing import signed_headers
 from tests.support.things import BODIES, MAKERS, NOT_OF_AN_ACCOUNT, NOT_SHOWN, kinds_of, made
+from tests.support.user import Answer
 from tests.support.waiting import eventually
 
 ROUTES = guarded_routes()

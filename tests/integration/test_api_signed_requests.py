@@ -17,8 +17,9 @@ from millrace_core.request_signing import Signed
 from millrace_store.migrations import migrate
 from millrace_store.pool import open_pool
 from millrace_web.api_keys import ApiKey
-from tests.support.api_world import Answer, ApiWorld
+from tests.support.api_world import ApiWorld
 from tests.support.signing import signed_headers
+from tests.support.user import Answer
 from tests.support.waiting import eventually
 
 

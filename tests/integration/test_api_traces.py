@@ -12,7 +12,7 @@ from millrace_core.limits import TRACE_ATTEMPTS_MAX, TRACE_CHILDREN_MAX, TRACE_R
 from tests.support.api_world import ApiWorld
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
-LATER = datetime.fromtimestamp(SystemClock().now_ms() / 1000, UTC) + timedelta(hours=1)
+LATER = datetime.fromtimestamp(SystemClock().now_ms() / 1000, UTC) + timedelta(days=1)
 STEP = """INSERT INTO read.steps (run, node, account, status, attempts, started_at, retry_at)
     VALUES ($1, 'a', $2, $3, $4, $5, $6)"""
 

@@ -124,7 +124,8 @@ async def dispatching(world: World, *, clean: bool = True, instance: str = "one"
 async def one_fact(world: World, answer: Answer, **control: object) -> tuple[DeliveryAttempted, Receiver]:
     """What becomes of one delivery to a receiver that answers so."""
     async with receiving(answer) as receiver:
-        await world.endpoint(endpoint_control(receiver.url(), **{"timeout_s": 0.5, **control}))  # type: ignore[arg-type]
+        timeout_s = 0.5 if answer is hangs else 10.0
+        await world.endpoint(endpoint_control(receiver.url(), **{"timeout_s": timeout_s, **control}))  # type: ignore[arg-type]
         async with dispatching(world):
             await world.ask(delivery_of())
             (fact,) = await world.told(1)
@@ -199,7 +200,7 @@ async def test_every_way_a_receiver_behaves_is_decided(
 async def test_a_retry_waits_on_the_log_and_comes_back_through_the_scheduler(world: World) -> None:
     """Fails twice, then works: three attempts under one id, whoever lives or dies meanwhile."""
     async with receiving(answers_status(502)) as receiver, living(scheduling(world.cluster)) as scheduler:
-        await world.endpoint(endpoint_control(receiver.url(), retry_schedule_s=(0.2, 0.2, 0.2)))
+        await world.endpoint(endpoint_control(receiver.url(), retry_schedule_s=(0.2, 2.0, 0.2)))
         async with dispatching(world, clean=False):
             await world.ask(delivery_of())
             await world.told(1)

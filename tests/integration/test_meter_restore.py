@@ -29,6 +29,6 @@ async def test_what_waits_is_taken_after_a_restore(cluster: Cluster, start: int)
     async with meter(cluster):
 
         async def all_taken() -> bool:
-            return len(await read_all(cluster, ["dead-letters"])) == WAITING
+            return len({letter.key for letter in await read_all(cluster, ["dead-letters"])}) == WAITING
 
         await eventually(all_taken, timeout_s=20.0, every_s=0.2, what="every tally that waited is parked")

@@ -231,10 +231,12 @@ async def test_a_burst_is_one_run_by_the_clock_alone(
     stop = asyncio.Event()
     async with (
         viewing(cluster, subscription=flows) as view,
-        living(orchestrating(cluster)),
-        living(admitting(cluster, flows, view)),
+        living(orchestrating(cluster)) as runs,
+        living(admitting(cluster, flows, view)) as admissions,
         asyncio.TaskGroup() as group,
     ):
+        await runs.ready()
+        await admissions.ready()
         group.create_task(execute(cluster, log, stop))
         await log.write([started(held(n), n, position) for n in range(5)])
         found = await ended(cluster, 5)

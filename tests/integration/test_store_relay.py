@@ -161,7 +161,8 @@ async def test_one_works_and_the_other_takes_over(migrated: str) -> None:
 
 async def test_a_session_that_says_nothing_loses_its_locks(migrated: str) -> None:
     """How the lock is taken from a frozen relay."""
-    frozen, next = await connect(migrated, name="frozen", idle_s=0.3), await asyncpg.connect(migrated)
+    next = await asyncpg.connect(migrated)
+    frozen = await connect(migrated, name="frozen", idle_s=1.0)
     await frozen.execute("SELECT pg_advisory_lock(1)")
 
     async def free() -> bool:

@@ -6,7 +6,8 @@ Understands what such lines use: `-X`, `-H`, `-d`, and the address. Anything els
 import shlex
 from collections.abc import Mapping
 
-from tests.support.api_world import Answer, ApiWorld
+from tests.support.api_world import ApiWorld
+from tests.support.user import Answer
 
 
 async def run(api: ApiWorld, line: str, *, replaced: Mapping[str, str]) -> Answer:

@@ -5,12 +5,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.protocol.admin import AlterPartitionReassignmentsRequest
 
 from millrace_kafka.admin import topic_config
 from millrace_kafka.client import Cluster
 from millrace_kafka.topics import CATALOGUE
+from tests.support.topic_configs import configure
 from tests.support.waiting import eventually
 
 MOVE_S_MAX = 30_000
@@ -27,7 +27,7 @@ async def alone_on(
     try:
         replicas = (await _partition(admin, cluster.topic(name), partition))["replicas"]
         as_created = topic_config(CATALOGUE[name], replication=len(replicas))
-        await _configure(admin, cluster.topic(name), {**as_created, "min.insync.replicas": "1"})
+        await configure(admin, cluster.topic(name), {**as_created, "min.insync.replicas": "1"})
         await _move(admin, cluster.topic(name), partition, [node])
 
         async def leader() -> int:
@@ -37,7 +37,7 @@ async def alone_on(
             yield leader
         finally:
             await _move(admin, cluster.topic(name), partition, replicas)
-            await _configure(admin, cluster.topic(name), as_created)
+            await configure(admin, cluster.topic(name), as_created)
     finally:
         await admin.close()
 
@@ -46,11 +46,6 @@ async def _partition(admin: AIOKafkaAdminClient, topic: str, partition: int) -> 
     # It asks any broker, also one that is dead.
     [described] = await eventually(lambda: admin.describe_topics([topic]), what=f"what {topic} looks like")
     return next(each for each in described["partitions"] if each["partition"] == partition)
-
-
-async def _configure(admin: AIOKafkaAdminClient, topic: str, config: Mapping[str, str]) -> None:
-    [answer] = await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, dict(config))])
-    assert all(code == 0 for code, *_ in answer.resources), answer
 
 
 async def _move(admin: AIOKafkaAdminClient, topic: str, partition: int, replicas: Sequence[int]) -> None:

@@ -1,6 +1,7 @@
 """A user of a running Millrace: the public API and the gateway over HTTP, nothing else."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import orjson
 
 from tests.support.waiting import eventually
 
+ASKED_AGAIN_MAX, ASKED_AGAIN_AFTER_S = 3, 0.3
 PUBLISH = "/ingest/event/publish"
 JSON = "application/json"
 
@@ -30,6 +32,22 @@ class Answer:
         """Of a success; anything else fails the test with the answer's own words."""
         assert self.status < 400, (self.status, self.body)
         return self.json["data"]
+
+    @property
+    def error(self) -> Any:
+        """Of a refusal."""
+        return self.json["error"]
+
+
+async def checked(once: Callable[[], Awaitable[Answer]]) -> Answer:
+    """The answer to a request that is made again, a few times, while keys cannot be checked: nothing was done yet."""
+    answer = await once()
+    for _ in range(ASKED_AGAIN_MAX):
+        if answer.status != 503 or b"Keys cannot be checked" not in answer.body:
+            break
+        await asyncio.sleep(ASKED_AGAIN_AFTER_S)
+        answer = await once()
+    return answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +83,8 @@ class User:
 
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """One request to the API."""
-        return await self.send(method, self.api + path, None if body is None else orjson.dumps(body), **headers)
+        content = None if body is None else orjson.dumps(body)
+        return await checked(lambda: self.send(method, self.api + path, content, **headers))
 
     async def get(self, path: str) -> Any:
         return (await self.ask("GET", path)).data
@@ -102,7 +121,7 @@ class User:
 
     async def publish(self, identifier: str, properties: Any = None, **more: Any) -> str:
         """Publish one event that must be accepted; its id."""
-        answer = await self.post(identifier, properties, **more)
+        answer = await checked(lambda: self.post(identifier, properties, **more))
         assert answer.status == 202, (answer.status, answer.body)
         return str(answer.json["eventId"])
 

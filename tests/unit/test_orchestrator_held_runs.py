@@ -70,7 +70,8 @@ def admissions(outputs: list[Output]) -> list[Any]:
     return [decode(output.value, AdmissionCommand) for output in on(outputs, "admissions")]  # type: ignore[arg-type]
 
 
-ADMIT = AdmitRun(run=run_id(), account=ACCOUNT)
+ADMIT = AdmitRun(run=run_id(), account=ACCOUNT, subscription="sub_1")
+ADMITTED_BY_ACCOUNT = AdmitRun(run=run_id(), account=ACCOUNT, subscription=ACCOUNT)
 
 
 def test_a_run_with_a_flow_asks_and_does_nothing_else() -> None:
@@ -105,10 +106,18 @@ def test_it_begins_when_it_is_admitted_once_and_its_end_is_told() -> None:
     assert not one.state
 
 
+def test_an_answer_of_an_older_release_says_not_of_whom() -> None:
+    one = task()
+    one.feed(start_record())
+    assert names(one.feed(told(AdmitRun(run=run_id(), account=ACCOUNT)))) == ["RunStarted", "StepStarted"]
+
+
 def test_admitted_with_a_list_it_works_on_that() -> None:
     one = task()
     one.feed(start_record(flow=FlowPart(key="", priority=1, partition=0, offset=0, at=0, bundled=True)))
-    outputs = one.feed(told(AdmitRun(run=run_id(), account=ACCOUNT, bundled=True, input=Raw(b"[1, 2]"))))
+    outputs = one.feed(
+        told(AdmitRun(run=run_id(), account=ACCOUNT, subscription="sub_1", bundled=True, input=Raw(b"[1, 2]")))
+    )
     assert names(outputs) == ["RunBundled", "RunStarted", "StepStarted"]
     assert payload_bytes(as_record(on(outputs, "run-facts")[0], 0)) == b"[1, 2]"
     (step,) = on(outputs, "steps")
@@ -181,7 +190,9 @@ def test_the_state_is_the_fold_of_the_facts() -> None:
     one = task()
     part = msgspec.structs.replace(PART, bundled=True)
     one.feed(start_record(flow=part))
-    told_it = facts(one.feed(told(AdmitRun(run=run_id(), account=ACCOUNT, bundled=True, input=Raw(b"[1]")))))
+    told_it = facts(
+        one.feed(told(AdmitRun(run=run_id(), account=ACCOUNT, subscription="sub_1", bundled=True, input=Raw(b"[1]"))))
+    )
     state = decode_state(one.state[run_key(ACCOUNT, run_id())])
     assert reduce(evolve, told_it, opened(start(PLAN, flow=part))) == state
 
@@ -198,7 +209,8 @@ def test_a_run_of_an_account_with_a_flow_asks_that_alone_where_its_subscription_
     outputs = one.feed(start_record(flow=None, account_flow=ACCOUNTS))
     assert admissions(outputs) == [ASKED_OF_ACCOUNT]
     assert outputs[0].route == ACCOUNT.encode(), "all of an account's have one owner"
-    outputs = one.feed(told(ADMIT))
+    assert not one.feed(told(ADMIT)), "nobody asked its subscription's"
+    outputs = one.feed(told(ADMITTED_BY_ACCOUNT))
     assert names(outputs) == ["RunStarted", "StepStarted"]
     assert facts(outputs)[0].subscription == "sub_1"
     assert admissions(one.feed(told(CancelRun(run=run_id(), account=ACCOUNT)))) == [ACCOUNTS_RELEASED]
@@ -210,13 +222,16 @@ def test_what_its_subscription_let_go_asks_its_account_and_then_begins() -> None
     part = msgspec.structs.replace(PART, bundled=True)
     (asked,) = admissions(one.feed(start_record(flow=part, account_flow=ACCOUNTS)))
     assert asked.subscription == "sub_1"
-    outputs = one.feed(told(AdmitRun(run=run_id(), account=ACCOUNT, bundled=True, input=Raw(b"[1]"))))
+    outputs = one.feed(
+        told(AdmitRun(run=run_id(), account=ACCOUNT, subscription="sub_1", bundled=True, input=Raw(b"[1]")))
+    )
     assert names(outputs) == ["RunBundled", "RunWaiting"]
     waiting = facts(outputs)[1]
     assert (waiting.subscription, waiting.key, waiting.reason) == (ACCOUNT, "a", "account")
     assert admissions(outputs) == [ASKED_OF_ACCOUNT]
     one.crash()
-    outputs = one.feed(told(ADMIT))
+    assert not one.feed(told(ADMIT)), "that was its subscription's answer, again"
+    outputs = one.feed(told(ADMITTED_BY_ACCOUNT))
     assert names(outputs) == ["RunStarted", "StepStarted"]
     (step,) = on(outputs, "steps")
     assert bytes(decode(step.value, Step).context).startswith(b'{"input":[1],')
@@ -246,7 +261,7 @@ def test_whoever_was_asked_hears_that_a_run_ended_without_having_begun(
     assert not on(outputs, "timers-tx"), "its time had not begun"
     assert admissions(outputs) == [RELEASED, ACCOUNTS_RELEASED][: 1 + is_let_go]
     assert not one.state
-    assert not one.feed(told(ADMIT))
+    assert not one.feed(told(ADMITTED_BY_ACCOUNT))
 
 
 def test_a_place_in_the_flow_of_an_account_that_is_none_is_parked() -> None:

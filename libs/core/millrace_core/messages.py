@@ -130,10 +130,12 @@ class TimerFired(Message, frozen=True, tag_field="command", tag="timer"):
 
 
 class AdmitRun(Message, frozen=True, tag_field="command", tag="admit"):
-    """A run that a flow held back is let go; with this `input` in place of its own if it is `bundled`."""
+    """The flow of `subscription`, or of the account by its id, lets a run go; with this `input` in place of its own if
+    it is `bundled`."""
 
     run: str
     account: str
+    subscription: str | None = None  # None: written before there were flows of accounts
     bundled: bool = False
     input: Raw = payload()
 

@@ -329,7 +329,7 @@ def _begin(turn: "_Turn", subscription: str | None, event: str | None) -> None:
 
 def _admit(turn: "_Turn", command: AdmitRun) -> None:
     state, then = turn.state, turn.state.account_flow
-    if not state.held:
+    if not state.held or command.subscription not in (None, _asked_last(state)):
         return
     if command.bundled:
         turn.record(RunBundled(run=state.run, account=state.account, at=turn.now_ms, input=command.input))
@@ -339,6 +339,13 @@ def _admit(turn: "_Turn", command: AdmitRun) -> None:
     by = None if then is None else then.subscription
     event = msgspec.json.decode(state.event, type=EventRef | None)
     _begin(turn, by if state.flow is None else state.flow.subscription, None if event is None else event.id)
+
+
+def _asked_last(state: RunState) -> str | None:
+    """Whose flow has yet to answer a run that is held: its account's, by its id, or its subscription's."""
+    if state.account_flow is not None and state.account_flow.is_asked:
+        return state.account
+    return None if state.flow is None else state.flow.subscription
 
 
 def _absorb(turn: "_Turn", command: AbsorbRun) -> None:

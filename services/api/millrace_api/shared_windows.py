@@ -31,9 +31,10 @@ _AWAY = (RedisError, OSError, TimeoutError)
 class SharedWindows:
     """Counting in the server behind `url` (`redis://[user:password@]host:port[/db]`, `rediss://…`)."""
 
-    def __init__(self, url: str, clock: Clock) -> None:
-        """Raises Fatal, without showing the URL, when it is none."""
+    def __init__(self, url: str, clock: Clock, *, wait_s: float = bounds.WINDOWS_WAIT_S_MAX) -> None:
+        """`wait_s` is how long an answer is waited for. Raises Fatal, without showing the URL, when it is none."""
         self._clock = clock
+        self._wait_s = wait_s
         self._away_until = 0.0
         self._turn = asyncio.Semaphore(bounds.WINDOWS_ASKING_MAX)
         self._pool = _pool(url)
@@ -48,7 +49,7 @@ class SharedWindows:
             if self._clock.monotonic() < self._away_until:
                 raise Retry("the store of rate limits did not answer just now")
             try:
-                return await _soon(self._take(key, windows))
+                return await _soon(self._take(key, windows), self._wait_s)
             except _AWAY as error:
                 self._away_until = self._clock.monotonic() + bounds.WINDOWS_AWAY_S
                 raise Retry(f"the store of rate limits does not answer: {type(error).__name__}") from error
@@ -75,13 +76,13 @@ class SharedWindows:
         return self._exact if is_exact(window) else self._weighted
 
 
-async def _soon(asking: Coroutine[None, None, Sequence[Counted]]) -> Sequence[Counted]:
+async def _soon(asking: Coroutine[None, None, Sequence[Counted]], wait_s: float) -> Sequence[Counted]:
     """What it gives, within the wait. Raises TimeoutError after as many looks as the wait has parts: the loop has
     turned that often, so an answer that was there has been seen, however busy this process is."""
     task = asyncio.ensure_future(asking)
     try:
         for _ in range(bounds.WINDOWS_WAIT_PARTS):
-            await asyncio.wait({task}, timeout=bounds.WINDOWS_WAIT_S_MAX / bounds.WINDOWS_WAIT_PARTS)
+            await asyncio.wait({task}, timeout=wait_s / bounds.WINDOWS_WAIT_PARTS)
             if task.done():
                 return task.result()
         raise TimeoutError

@@ -295,7 +295,13 @@ class Admissions:
         self._bytes += len(input)
         said.append(
             Said(
-                AdmitRun(run=run, account=queue.account, bundled=waiting.inputs > 0, input=Raw(input)),
+                AdmitRun(
+                    run=run,
+                    account=queue.account,
+                    subscription=queue.subscription,
+                    bundled=waiting.inputs > 0,
+                    input=Raw(input),
+                ),
                 waiting.headers,
             )
         )

@@ -170,8 +170,9 @@ def run_asked(record: Received, rows: Rows) -> None:
     row.identifier = None if command.event is None else clean(command.event.identifier)
     row.requested_by = clean_or_none(command.requested_by)
     row.input = held
-    if command.flow is not None:
-        row.flow_key = clean(command.flow.key)
+    part = command.flow or command.account_flow
+    if part is not None:
+        row.flow_key = clean(part.key)
 
 
 def run_told(record: Received, rows: Rows) -> None:

@@ -58,8 +58,8 @@ SELECT set_config(name, 'off', true)
 FROM unnest(ARRAY['enable_seqscan', 'enable_bitmapscan', 'enable_parallel_append']) AS name;
 
 -- Since when the oldest that is not over waits at each stage behind the matcher, of those that wait for the stage
--- itself: what a timer holds back is none of these before it is due, nor what its subscription's flow or its endpoint's
--- rate holds back. $1 = ids from then on (whole day partitions), $2 = now.
+-- itself: what a timer holds back is none of these before it is due, nor what a flow or its endpoint's rate holds
+-- back. $1 = ids from then on (whole day partitions), $2 = now.
 -- name: oldest
 SELECT 'orchestrator' AS stage, min(created_at) AS since
 FROM read.runs

@@ -55,8 +55,8 @@ async def set_unordered(change: Change, account: str, unordered: list[str]) -> N
 
 
 async def set_flow(change: Change, account: str, flow: dict[str, Any] | None) -> None:
-    """Say when runs may begin, over all subscriptions of the account; None = as their own flows say. Holds for those
-    that wait, too."""
+    """Say when the runs of matches from now on may begin, over all subscriptions of the account; None = as their own
+    flows say. A change holds for those that wait by an earlier one, too."""
     if flow is not None:
         with at("flow"):
             check_account_flow(flows.flow_of(flow))

@@ -445,8 +445,8 @@ class AccountPatch(Patch):
     flow: Annotated[
         Flow | None,
         Field(
-            description="When the runs that events start may begin, over all subscriptions: what a subscription's flow "
-            "let go waits for this one, too. All but `debounce` and `batch`; null takes it away.",
+            description="When the runs that events start from now on may begin, over all subscriptions: what a "
+            "subscription's flow let go waits for this one, too. All but `debounce` and `batch`; null takes it away.",
             examples=[{"concurrency": {"total": 50}, "throttle": {"limit": 600, "period_s": 60}}],
         ),
     ] = None
