@@ -189,6 +189,10 @@ async def test_a_run_that_nothing_has_begun_says_so(api: ApiWorld) -> None:
         ("debounce", LATER, "debounced until "),
         ("batch", LATER, 'waiting for its batch of key "gold" of sub_'),
         ("drain", None, "drains: it lets nothing begin"),
+        ("account", None, "the flow of the account has yet to say"),
+        ("account_concurrency", None, "waiting for concurrency of the account"),
+        ("account_throttle", LATER, "as many runs of the account began lately as may"),
+        ("account_drain", None, "the account drains"),
     ],
 )
 async def test_a_run_that_its_flow_holds_back_says_why(

@@ -179,6 +179,18 @@ def test_a_run_that_is_held_back_says_for_what_as_last_told() -> None:
     assert (row["waiting_reason"], row["waiting_until"]) == ("concurrency", None)
 
 
+@pytest.mark.parametrize(("own", "shown"), [("gold", "gold"), (None, "acme")])
+def test_a_key_in_the_flow_of_its_account_is_shown_where_its_subscription_has_none(own: str | None, shown: str) -> None:
+    [asked] = story.received([TELLER.start_run(0)])
+    parts = [
+        None if key is None else FlowPart(key=key, priority=1, partition=0, offset=0, at=story.T0)
+        for key in (own, "acme")
+    ]
+    start = msgspec.structs.replace(decode(asked.value, StartRun), flow=parts[0], account_flow=parts[1])
+    [row] = of(projected([output("run-commands", start.run, start)]), tables.RUNS)
+    assert row["flow_key"] == shown
+
+
 def test_a_run_keeps_its_own_input_beside_the_list_that_it_worked_on() -> None:
     bundled = RunBundled(run=TELLER.run_id(0), account=ACCOUNT_ID, at=story.T0, input=Raw(b"[1, 2]"))
     [row] = of(projected([output("run-facts", bundled.run, bundled), TELLER.start_run(0)]), tables.RUNS)
