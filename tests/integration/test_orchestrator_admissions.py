@@ -120,19 +120,12 @@ async def execute(cluster: Cluster, log: PlainProducer, stop: asyncio.Event) -> 
                 await log.write([Output("step-results", result.run.encode(), encode(result), headers)] * 2)
 
 
-def only(kind: type, of: list[Any]) -> Any:
-    (found,) = [fact for fact in of if isinstance(fact, kind)]
-    return found
-
-
-async def test_a_ceiling_holds_and_each_run_ends_once_though_the_processors_die(
-    cluster: Cluster, log: PlainProducer, control: ControlWriter
-) -> None:
-    count, keys, chance, stop = 24, 3, Random(SEED), asyncio.Event()
-    flows = Flows()
-    position = await change(control, FlowControl(concurrency=Concurrency(ceiling=1)))
-    starts = [held(n, keys=keys) for n in range(count)]
-    async with viewing(cluster, subscription=flows) as view, asyncio.TaskGroup() as group:
+async def ended_among_deaths(
+    cluster: Cluster, log: PlainProducer, starts: list[StartRun], position: int
+) -> dict[str, list[Any]]:
+    """The facts of these runs, all ended, while the two processors die in turn and every start comes again."""
+    chance, stop, flows = Random(SEED), asyncio.Event(), Flows()
+    async with viewing(cluster, subscription=flows, account=flows) as view, asyncio.TaskGroup() as group:
         group.create_task(execute(cluster, log, stop))
         makers = (partial(orchestrating, cluster), partial(admitting, cluster, flows, view))
         lives = [Life(make()) for make in makers]
@@ -144,10 +137,25 @@ async def test_a_ceiling_holds_and_each_run_ends_once_though_the_processors_die(
             await lives[n].kill()
             lives[n] = Life(makers[n]())
             await log.write([started(one, at, position) for at, one in enumerate(starts)])
-        found = await ended(cluster, count)
+        found = await ended(cluster, len(starts))
         stop.set()
         for life in lives:
             await life.stop()
+    return found
+
+
+def only(kind: type, of: list[Any]) -> Any:
+    (found,) = [fact for fact in of if isinstance(fact, kind)]
+    return found
+
+
+async def test_a_ceiling_holds_and_each_run_ends_once_though_the_processors_die(
+    cluster: Cluster, log: PlainProducer, control: ControlWriter
+) -> None:
+    count, keys = 24, 3
+    position = await change(control, FlowControl(concurrency=Concurrency(ceiling=1)))
+    starts = [held(n, keys=keys) for n in range(count)]
+    found = await ended_among_deaths(cluster, log, starts, position)
     spans: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for one in starts:
         of = found[one.run]
@@ -166,8 +174,7 @@ async def test_the_ceiling_of_an_account_holds_over_its_subscriptions_though_the
     cluster: Cluster, log: PlainProducer, control: ControlWriter
 ) -> None:
     """Every second run is of a subscription with a flow of its own, which two at a time may pass."""
-    count, chance, stop = 24, Random(SEED), asyncio.Event()
-    flows = Flows()
+    count = 24
     await change(control, FlowControl(concurrency=Concurrency(total=2)))
     position = await change_account(control, FlowControl(concurrency=Concurrency(total=1)))
     starts = []
@@ -175,21 +182,7 @@ async def test_the_ceiling_of_an_account_holds_over_its_subscriptions_though_the
         part = FlowPart(key="", priority=100, partition=0, offset=n, at=NOW_MS + n)
         own, sub = (part, SUB) if n % 2 else (None, f"sub_{n}")
         starts.append(start(job(), n=n, subscription=sub, flow=own, account_flow=part))
-    async with viewing(cluster, subscription=flows, account=flows) as view, asyncio.TaskGroup() as group:
-        group.create_task(execute(cluster, log, stop))
-        makers = (partial(orchestrating, cluster), partial(admitting, cluster, flows, view))
-        lives = [Life(make()) for make in makers]
-        await log.write([started(one, n, position) for n, one in enumerate(starts)])
-        for _ in range(4):
-            n = chance.randrange(2)
-            await lives[n].ready()
-            await lives[n].kill()
-            lives[n] = Life(makers[n]())
-            await log.write([started(one, at, position) for at, one in enumerate(starts)])
-        found = await ended(cluster, count)
-        stop.set()
-        for life in lives:
-            await life.stop()
+    found = await ended_among_deaths(cluster, log, starts, position)
     spans = []
     for one in starts:
         of = found[one.run]
