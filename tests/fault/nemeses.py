@@ -521,7 +521,7 @@ NEMESES: Sequence[Nemesis] = (
     Nemesis("away 70 s", "killed; with one broker no partition has a leader", SERVERS, partial(server_away, for_s=70)),
     Nemesis("SIGSTOP 10 s", "then SIGCONT", ["kafka"], partial(broker_frozen, for_s=10)),
     Nemesis("control changed", "while it lay dead with uncommitted batches, twice", ["matcher"], control_changed),
-    Nemesis("refused records", "too large ones amid the others, for 8 s", tuple(REFUSING), refused),
+    Nemesis("refused records", "too large ones amid the others, for 8 s", tuple(REFUSING), refused, ["gateway"]),
     Nemesis("poison records", "ten kinds of garbage on every partition of every topic", ["all"], garbage),
     *(
         Nemesis(mood, "to every webhook for 4 to 6 s", RECEIVERS, partial(ill_receivers, mood=mood))

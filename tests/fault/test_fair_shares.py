@@ -43,8 +43,7 @@ ROUNDS = 3
 SAMPLES = 60
 PAUSE_S = 0.02
 SLOW_S = (2.0, 6.0)
-# The short form runs among other tests, and other work may begin between its two halves; without shares it is seconds.
-FLOOR_MS = 100 if FULL else 500
+FLOOR_MS = 100
 PARTITIONS = 6
 SETTLE_S = 600.0 if FULL else 60.0
 # Not those that only look on: two cores have enough to do.

@@ -38,7 +38,7 @@ from tests.fault.test_kill import FULL, SEED, kill_all, post_all, prove
 from tests.support.platform import Platform
 from tests.support.waiting import eventually
 
-EVENTS = 2_000 if FULL else 150
+EVENTS = 2_000 if FULL else 300
 DEATHS = 6 if FULL else 2
 MORTAL = ("matcher", "orchestrator")
 SERVICES = ("gateway", "executor", "scheduler", "projector", *MORTAL)

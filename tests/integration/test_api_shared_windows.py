@@ -95,12 +95,12 @@ async def test_a_server_that_is_frozen_costs_one_short_wait_and_then_none(server
         began = time.monotonic()
         with pytest.raises(Retry):
             await windows.take("frozen", [MINUTE])
-        assert time.monotonic() - began < limits.WINDOWS_WAIT_S_MAX + 2
+        assert time.monotonic() - began < limits.WINDOWS_WAIT_S_MAX + 0.2
         began = time.monotonic()
         for _ in range(100):
             with pytest.raises(Retry):
                 await windows.take("frozen", [MINUTE])
-        assert time.monotonic() - began < 50 * limits.WINDOWS_WAIT_S_MAX, "it does not wait each time"
+        assert time.monotonic() - began < limits.WINDOWS_WAIT_S_MAX
     finally:
         server.wake()
     assert await eventually(lambda: _answers([windows]), what="it is asked again")

@@ -77,12 +77,12 @@ async def test_a_revoked_key_stops_within_a_second(gateway: Gateway) -> None:
     slowest = 0.0
     for n in range(5):
         await gateway.put_key(f"mr_live_{n}", id=f"key_r{n}")
-        await eventually(lambda n=n: _accepts(gateway, f"mr_live_{n}"), timeout_s=10.0)  # type: ignore[misc]
+        await eventually(lambda n=n: _accepts(gateway, f"mr_live_{n}"), timeout_s=2.0)  # type: ignore[misc]
         await gateway.revoke_key(id=f"key_r{n}")
         revoked_at = time.monotonic()
         await eventually(lambda n=n: _takes_no_more(gateway, f"mr_live_{n}"), timeout_s=2.0)  # type: ignore[misc]
         slowest = max(slowest, time.monotonic() - revoked_at)
-        await eventually(lambda n=n: _refuses(gateway, f"mr_live_{n}"), timeout_s=10.0)  # type: ignore[misc]
+        await eventually(lambda n=n: _refuses(gateway, f"mr_live_{n}"), timeout_s=2.0)  # type: ignore[misc]
     print(f"longest time a revoked key was still accepted: {slowest * 1000:.0f} ms")
     assert slowest <= 1.0
 

@@ -20,7 +20,7 @@ from tests.support.plans import run_id
 from tests.support.task_services import Life, living, scheduling
 from tests.support.waiting import eventually
 
-LATE_MS_MAX = 1_000  # 50 ms on a machine with nothing else to do
+LATE_MS_MAX = 250  # 50 ms on a machine with nothing else to do
 
 
 @pytest.fixture
